@@ -1,0 +1,155 @@
+// Everything a run is told, as plain structs. config/reader.h fills them from YAML; the names are
+// the YAML keys. Defaults here are the defaults of the program. Sizes are in elements, rates per
+// step, probabilities in [0, 1).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace sigtrain {
+
+enum class AttentionKind : uint8_t { sigmoid, softmax };
+enum class NormKind : uint8_t { rmsnorm, layernorm };
+/// pre: x + f(norm(x)); post: norm(x + f(x)); hybrid: x + norm(f(norm(x))).
+enum class NormStructure : uint8_t { pre, post, hybrid };
+enum class PositionKind : uint8_t { none, rope, alibi, learned, sincos };
+enum class MlpKind : uint8_t { gelu, relu2, swiglu };
+enum class DecayMode : uint8_t { coupled, decoupled };
+enum class RateScale : uint8_t { none, mup_simple };
+enum class ScheduleKind : uint8_t { constant, linear, cosine, wsd };
+enum class DataSource : uint8_t { text, synthetic };
+
+/// The additive constant b of the attention logits: a number, or -log(seq_len).
+struct AttentionBias {
+  bool minus_log_seq_len = false;
+  double value = 0.0;
+};
+
+struct AttentionConfig {
+  AttentionKind kind = AttentionKind::sigmoid;
+  AttentionBias bias;           // `bias: -10.0` or `bias: -log(seq_len)`
+  bool learned_bias = false;    // b becomes a parameter for each head, starting at `bias`
+  std::optional<double> scale;  // of the logits; 1/sqrt(head_dim) where absent
+  bool causal = true;
+  int64_t window = 0;  // keys at distance >= window are not attended to; 0: no window
+  bool qk_norm = false;
+};
+
+struct NormConfig {
+  NormKind kind = NormKind::rmsnorm;
+  NormStructure structure = NormStructure::pre;
+  double eps = 1e-5;
+};
+
+struct PositionConfig {
+  PositionKind kind = PositionKind::rope;
+  double rope_theta = 10000.0;
+};
+
+struct MlpConfig {
+  MlpKind kind = MlpKind::swiglu;
+  int64_t hidden =
+      0;  // 0: 8/3 width for swiglu and 4 width otherwise, rounded up to a multiple of 256
+};
+
+struct ModelConfig {
+  int64_t seq_len = 256;
+  int64_t vocab_size = 0;
+  int64_t layers = 4;
+  int64_t width = 256;
+  int64_t heads = 4;
+  int64_t kv_heads = 0;  // 0: as many as heads
+  int64_t head_dim = 0;  // 0: width / heads
+  AttentionConfig attention;
+  NormConfig norm;
+  PositionConfig position;
+  MlpConfig mlp;
+  bool linear_bias = false;
+  bool tied_embedding = true;
+  double dropout = 0.0;           // after the embedding and on each branch
+  double stochastic_depth = 0.0;  // of the last block; rises linearly from 0 at the first
+  double layer_scale = 0.0;       // initial gamma; 0: no LayerScale
+};
+
+struct LossConfig {
+  double label_smoothing = 0.0;
+  double z_loss = 0.0;     // coefficient of mean(log Z squared)
+  int64_t chunk_rows = 0;  // rows of logits held at a time; 0: the backend's choice
+};
+
+struct OptimizerConfig {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  DecayMode decay_mode = DecayMode::coupled;  // coupled: decay times the learning rate; decoupled:
+                                              // times the schedule alone
+  bool decay_norms_and_biases = false;
+  RateScale rate_scale =
+      RateScale::none;  // mup_simple: min(mup_base_width / width, 1) on every linear weight
+  int64_t mup_base_width = 768;
+  double clip_norm = 1.0;  // of the global gradient; 0: no clipping
+  double ema_decay = 0.0;  // of the averaged weights; 0: none kept
+};
+
+struct ScheduleConfig {
+  ScheduleKind kind = ScheduleKind::cosine;
+  int64_t warmup_steps = 100;
+  double final_ratio = 0.1;     // rate at the last step over the peak
+  double decay_fraction = 0.2;  // wsd: share of the steps in the final linear decay
+};
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  uint64_t seed = 1;
+  int64_t micro_batch = 8;     // sequences in one forward and backward
+  int64_t global_batch = 8;    // sequences in one optimizer step, over all ranks
+  int64_t max_bad_steps = 10;  // consecutive non-finite steps before the run stops
+};
+
+struct DataConfig {
+  DataSource source = DataSource::text;
+  std::vector<std::string> train;       // token shards (*.tok), or folders of them
+  std::vector<std::string> validation;  // likewise
+  std::string tokenizer;                // the .model file, or "bytes"; read by generate
+  int64_t prefetch = 4;                 // steps read ahead
+};
+
+struct EvalConfig {
+  int64_t every = 100;    // steps; 0: only at the end
+  int64_t sequences = 0;  // at most this many validation sequences; 0: all
+};
+
+struct CheckpointConfig {
+  int64_t every = 1000;  // steps; 0: only at the end and on a signal
+  int64_t keep = 3;
+};
+
+struct LogConfig {
+  int64_t every = 10;
+  bool diagnostics = true;
+  bool tensorboard = true;
+};
+
+struct RunConfig {
+  std::string name;
+  std::string dir;  // empty: runs/NAME
+};
+
+struct Config {
+  RunConfig run;
+  ModelConfig model;
+  LossConfig loss;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  TrainConfig train;
+  DataConfig data;
+  EvalConfig eval;
+  CheckpointConfig checkpoint;
+  LogConfig log;
+};
+
+}  // namespace sigtrain
