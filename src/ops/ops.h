@@ -130,7 +130,8 @@ class Ops {
                         const Tensor& source) = 0;  // waits for the source to be complete
   virtual void fill(const Tensor& x, double value) = 0;
   virtual void copy(const Tensor& source,
-                    const Tensor& destination) = 0;  // same numel; converts floating dtypes
+                    const Tensor& destination) = 0;        // same numel; converts floating dtypes
+  virtual void add(const Tensor& x, const Tensor& y) = 0;  // y += x, compute_dtype
   virtual void synchronize() = 0;
   /// The step whose random numbers dropout and stochastic depth draw from now on: unique to a
   /// micro-batch.

@@ -20,6 +20,7 @@ class CpuOps final : public Ops {
   void download(void* host, const Tensor& source) override;
   void fill(const Tensor& x, double value) override;
   void copy(const Tensor& source, const Tensor& destination) override;
+  void add(const Tensor& x, const Tensor& y) override;
   void synchronize() override;
   void set_random_step(uint64_t step) override;
   void embedding_forward(const Tensor& tokens, const Tensor& weight, const Tensor& positions,

@@ -1,0 +1,45 @@
+#include "nn/diagnostics.h"
+
+#include "ops/host_values.h"
+
+namespace sigtrain {
+
+std::string_view name_of(Diagnostic diagnostic) {
+  switch (diagnostic) {
+    case Diagnostic::attention_out_rms:
+      return "attention_out_rms";
+    case Diagnostic::attention_branch_rms:
+      return "attention_branch_rms";
+    case Diagnostic::attention_row_sum:
+      return "attention_row_sum";
+  }
+  return "?";
+}
+
+Diagnostics::Diagnostics(Ops& ops, int64_t layers) : Diagnostics(planning(ops, layers)) {
+  memory_ = ops.allocate(values_.bytes());
+  values_.data = memory_.get();
+  ops.fill(values_, 0.0);
+}
+
+Diagnostics Diagnostics::planning(const Ops& ops, int64_t layers) {
+  Diagnostics diagnostics;
+  diagnostics.layers_ = layers;
+  diagnostics.values_ = {nullptr, ops.accumulate_dtype(), {diagnostic_count, layers}};
+  return diagnostics;
+}
+
+Tensor Diagnostics::slot(Diagnostic diagnostic, int64_t layer) const {
+  const int64_t index = static_cast<int64_t>(diagnostic) * layers_ + layer;
+  return values_.reshape({values_.numel()}).slice(index, index + 1);
+}
+
+std::array<std::vector<double>, diagnostic_count> Diagnostics::read(Ops& ops) const {
+  const std::vector<double> all = host_values(ops, values_);
+  std::array<std::vector<double>, diagnostic_count> by_diagnostic;
+  for (int d = 0; d < diagnostic_count; ++d)
+    by_diagnostic[d].assign(all.begin() + d * layers_, all.begin() + (d + 1) * layers_);
+  return by_diagnostic;
+}
+
+}  // namespace sigtrain

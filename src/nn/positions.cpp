@@ -1,0 +1,48 @@
+#include "nn/positions.h"
+
+#include <bit>
+#include <cmath>
+
+namespace sigtrain {
+namespace {
+
+/// Row t holds first(angle_i) for i < n/2 and then second(angle_i), angle_i = t * theta^(-2i/n).
+template <typename First, typename Second>
+std::vector<double> angle_table(int64_t rows, int64_t n, double theta, First first, Second second) {
+  std::vector<double> table(static_cast<size_t>(rows * n));
+  for (int64_t t = 0; t < rows; ++t) {
+    for (int64_t i = 0; i < n / 2; ++i) {
+      const double angle = static_cast<double>(t) *
+                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(n));
+      table[static_cast<size_t>(t * n + i)] = first(angle);
+      table[static_cast<size_t>(t * n + n / 2 + i)] = second(angle);
+    }
+  }
+  return table;
+}
+
+double cosine(double x) { return std::cos(x); }
+double sine(double x) { return std::sin(x); }
+
+}  // namespace
+
+std::vector<double> rope_table(int64_t seq_len, int64_t head_dim, double theta) {
+  return angle_table(seq_len, head_dim, theta, cosine, sine);
+}
+
+std::vector<double> sincos_table(int64_t seq_len, int64_t width) {
+  return angle_table(seq_len, width, 10000.0, sine, cosine);
+}
+
+std::vector<double> alibi_slopes(int64_t heads) {
+  const auto power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(heads)));
+  std::vector<double> slopes;
+  for (int64_t k = 1; k <= power; ++k)
+    slopes.push_back(std::exp2(-8.0 * static_cast<double>(k) / static_cast<double>(power)));
+  for (int64_t k = 1; static_cast<int64_t>(slopes.size()) < heads; k += 2) {
+    slopes.push_back(std::exp2(-4.0 * static_cast<double>(k) / static_cast<double>(power)));
+  }
+  return slopes;
+}
+
+}  // namespace sigtrain
