@@ -14,7 +14,7 @@ Attention::Attention(ParameterTable& table, const std::string& name, const Model
       bias_(config.attention.learned_bias ? 0.0 : attention_bias(config)),
       eps_(config.norm.eps),
       causal_(config.attention.causal),
-      rope_(config.position.kind == PositionKind::rope),
+      has_rope_(config.position.kind == PositionKind::rope),
       qkv_(table, name + ".qkv", config.width, (heads_ + 2 * kv_heads_) * head_dim_,
            config.linear_bias),
       out_(table, name + ".out", heads_ * head_dim_, config.width, config.linear_bias) {
@@ -37,6 +37,10 @@ AttentionDesc Attention::describe(const Context& context) const {
 
 QkNormRopeDesc Attention::describe_qk(const Context& context) const {
   return {context.batch, context.seq_len, heads_, kv_heads_, head_dim_, eps_};
+}
+
+Tensor Attention::rope(const Context& context, const SequenceInfo& sequence) {
+  return sequence.rope ? sequence.rope.slice(0, context.seq_len) : Tensor{};
 }
 
 AttentionInputs Attention::inputs(const Context& context, const SequenceInfo& sequence,
@@ -64,12 +68,13 @@ void Attention::forward(const Context& context, const SequenceInfo& sequence, in
   saved.x = x;
   saved.qkv = context.activation(q_columns() + 2 * kv_columns());
   qkv_.forward(context, x, Activation::none, {}, saved.qkv);
-  if (q_norm_ != no_parameter || rope_) {
+  if (q_norm_ != no_parameter || has_rope_) {
     saved.qk = context.activation(q_columns() + kv_columns());
     if (q_norm_ != no_parameter)
       saved.rstd = context.statistic({context.rows(), heads_ + kv_heads_});
     ops.qk_norm_rope_forward(describe_qk(context), saved.qkv, context.weight(q_norm_),
-                             context.weight(k_norm_), sequence.rope, saved.qk, saved.rstd);
+                             context.weight(k_norm_), rope(context, sequence), saved.qk,
+                             saved.rstd);
   }
   saved.out = context.activation(q_columns());
   const Shape per_query{context.batch, heads_, context.seq_len};
@@ -101,8 +106,8 @@ void Attention::backward(const Context& context, const SequenceInfo& sequence, c
       {d_qkv, q_columns() + kv_columns(), packed}, context.gradient(head_bias_));
   if (saved.qk) {
     context.ops.qk_norm_rope_backward(describe_qk(context), saved.qkv, context.weight(q_norm_),
-                                      context.weight(k_norm_), sequence.rope, saved.rstd, d_qkv,
-                                      context.gradient(q_norm_), context.gradient(k_norm_));
+                                      context.weight(k_norm_), rope(context, sequence), saved.rstd,
+                                      d_qkv, context.gradient(q_norm_), context.gradient(k_norm_));
   }
   qkv_.backward(context, saved.x, d_qkv, Activation::none, {}, dx);
 }

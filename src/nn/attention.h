@@ -37,6 +37,8 @@ class Attention {
   AttentionDesc describe(const Context& context) const;
   AttentionInputs inputs(const Context& context, const SequenceInfo& sequence,
                          const Saved& saved) const;
+  /// The table's rows for this batch's seq_len, which may be shorter than the model's.
+  static Tensor rope(const Context& context, const SequenceInfo& sequence);
   QkNormRopeDesc describe_qk(const Context& context) const;
   int64_t q_columns() const { return heads_ * head_dim_; }
   int64_t kv_columns() const { return kv_heads_ * head_dim_; }
@@ -44,7 +46,7 @@ class Attention {
   AttentionKind kind_;
   int64_t heads_, kv_heads_, head_dim_, window_;
   double scale_, bias_, eps_;
-  bool causal_, rope_;
+  bool causal_, has_rope_;
   Linear qkv_, out_;
   ParameterId q_norm_ = no_parameter, k_norm_ = no_parameter, head_bias_ = no_parameter;
 };

@@ -101,9 +101,11 @@ enum ControlSlot : int {
   control_clip_scale,  // set by clip_factor: what gradients are multiplied by
   control_finite,  // set by clip_factor: 1, or 0 if any gradient is not finite; adamw then changes
                    // nothing
-  control_applied_steps,  // advanced by clip_factor when finite; bias correction uses it
-  control_learning_rate,  // set by the host
-  control_schedule,       // set by the host: learning rate over its peak
+  control_applied_steps,        // advanced by clip_factor when finite; bias correction uses it
+  control_skipped_steps,        // advanced by clip_factor when not finite
+  control_consecutive_skipped,  // likewise; set to 0 by a finite step
+  control_learning_rate,        // set by the host
+  control_schedule,             // set by the host: learning rate over its peak
   control_slots
 };
 
@@ -120,6 +122,8 @@ class Ops {
 
   // ---- the device and its memory
   virtual std::string_view name() const = 0;
+  /// True for PlanningOps: tensors have no memory and nothing is computed.
+  virtual bool is_planning() const { return false; }
   virtual DType compute_dtype() const = 0;
   virtual DType accumulate_dtype() const = 0;
   /// Uninitialised; throws Error naming the bytes asked for and those free.
@@ -133,6 +137,9 @@ class Ops {
                     const Tensor& destination) = 0;        // same numel; converts floating dtypes
   virtual void add(const Tensor& x, const Tensor& y) = 0;  // y += x, compute_dtype
   virtual void synchronize() = 0;
+  /// True if reading a device value costs nothing, so that the loop may look at every step's
+  /// gradient norm.
+  virtual bool is_synchronous() const = 0;
   /// The step whose random numbers dropout and stochastic depth draw from now on: unique to a
   /// micro-batch.
   virtual void set_random_step(uint64_t step) = 0;

@@ -22,6 +22,7 @@ class CpuOps final : public Ops {
   void copy(const Tensor& source, const Tensor& destination) override;
   void add(const Tensor& x, const Tensor& y) override;
   void synchronize() override;
+  bool is_synchronous() const override;
   void set_random_step(uint64_t step) override;
   void embedding_forward(const Tensor& tokens, const Tensor& weight, const Tensor& positions,
                          const Tensor& y) override;

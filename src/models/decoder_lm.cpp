@@ -1,0 +1,169 @@
+#include "models/decoder_lm.h"
+
+#include <cmath>
+
+#include "config/derived.h"
+#include "nn/positions.h"
+#include "ops/host_values.h"
+
+namespace sigtrain {
+namespace {
+
+// Streams of random numbers above all blocks'.
+constexpr uint64_t embedding_dropout_stream = uint64_t{1} << 23;
+
+}  // namespace
+
+DecoderLm::DecoderLm(ParameterTable& table, const ModelConfig& config) : config_(config) {
+  // Fan-out scaling: rows of unit expected norm, so that tied logits start at unit variance after
+  // the final norm.
+  const Initializer fan_out{0.0, 1.0 / std::sqrt(static_cast<double>(config.width))};
+  table.begin_group("embedding");
+  embedding_ = table.add("embedding.weight", {config.vocab_size, config.width},
+                         ParameterKind::embedding, fan_out);
+  if (config.position.kind == PositionKind::learned) {
+    positions_ = table.add("positions.weight", {config.seq_len, config.width},
+                           ParameterKind::embedding, fan_out);
+  }
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const std::string name = "layers." + std::to_string(layer);
+    table.begin_group(name);
+    blocks_.emplace_back(table, name, config, layer);
+  }
+  table.begin_group("head");
+  // A post-norm stack ends in a norm already.
+  if (config.norm.structure != NormStructure::post)
+    final_norm_.emplace(table, "final_norm", config.norm, config.width);
+  if (!config.tied_embedding) {
+    head_ = table.add("head.weight", {config.vocab_size, config.width},
+                      ParameterKind::linear_weight, fan_out);
+  }
+}
+
+void DecoderLm::make_tables(Ops& ops) {
+  const int64_t head_dim = sigtrain::head_dim(config_);
+  struct Table {
+    Tensor* tensor;
+    Shape shape;
+    std::vector<double> values;
+  };
+  std::vector<Table> tables;
+  if (config_.position.kind == PositionKind::rope) {
+    tables.push_back({&sequence_.rope,
+                      {config_.seq_len, head_dim},
+                      rope_table(config_.seq_len, head_dim, config_.position.rope_theta)});
+  }
+  if (config_.position.kind == PositionKind::alibi) {
+    tables.push_back({&sequence_.alibi_slopes, {config_.heads}, alibi_slopes(config_.heads)});
+  }
+  if (config_.position.kind == PositionKind::sincos) {
+    tables.push_back(
+        {&sincos_, {config_.seq_len, config_.width}, sincos_table(config_.seq_len, config_.width)});
+  }
+  for (Table& table : tables) {  // at most one kind of position
+    *table.tensor = {nullptr, ops.accumulate_dtype(), table.shape};
+    if (ops.is_planning()) continue;
+    DeviceMemory memory = ops.allocate(table.tensor->bytes());
+    table.tensor->data = memory.get();
+    set_host_values(ops, *table.tensor, table.values);
+    if (table.tensor == &sincos_ && ops.compute_dtype() != ops.accumulate_dtype()) {
+      const Tensor wide = sincos_;
+      DeviceMemory narrow =
+          ops.allocate(static_cast<size_t>(wide.numel()) * size_of(ops.compute_dtype()));
+      sincos_ = {narrow.get(), ops.compute_dtype(), wide.shape};
+      ops.copy(wide, sincos_);
+      ops.synchronize();
+      memory = narrow;
+    }
+    table_memory_ = memory;
+  }
+  if (sincos_) sincos_.dtype = ops.compute_dtype();
+}
+
+Tensor DecoderLm::head_weight(const Context& context) const {
+  return context.weight(config_.tied_embedding ? embedding_ : head_);
+}
+
+Tensor DecoderLm::forward(const Context& context, const Tensor& tokens,
+                          std::vector<Block::Saved>& saved, std::vector<Arena::Mark>& marks,
+                          Norm::Saved& final_saved) const {
+  const Tensor delta_buffer = context.activation(config_.width, Purpose::temporary);
+  const Tensor output = context.activation(config_.width);
+  Stream stream{context.activation(config_.width), {}, no_parameter};
+  const Tensor position_rows = positions_ != no_parameter ? context.weight(positions_) : sincos_;
+  const Tensor positions = position_rows ? position_rows.slice(0, context.seq_len) : Tensor{};
+  context.ops.embedding_forward(tokens, context.weight(embedding_), positions, stream.residual);
+  if (context.training && config_.dropout > 0.0) {
+    context.ops.dropout({context.seed, embedding_dropout_stream}, config_.dropout, stream.residual,
+                        stream.residual);
+  }
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    marks.push_back(context.arena.mark());
+    blocks_[i].forward(context, sequence_, delta_buffer, stream, saved[i]);
+    if (!context.training) context.arena.release(marks.back());
+  }
+  if (!final_norm_) return stream.residual;
+  final_norm_->forward(context, stream, output, final_saved);
+  return output;
+}
+
+void DecoderLm::train(const Context& context, const Tensor& tokens, const Tensor& targets,
+                      const CrossEntropyDesc& loss, const Tensor& sums) const {
+  ArenaScope scope(context.arena);
+  StreamGradient gradient;
+  gradient.residual = context.activation(config_.width, Purpose::gradient);
+  gradient.input = context.activation(config_.width, Purpose::gradient);
+  if (config_.dropout > 0.0 || config_.stochastic_depth > 0.0 || config_.layer_scale > 0.0) {
+    gradient.branch_buffer = context.activation(config_.width, Purpose::gradient);
+  }
+  std::vector<Block::Saved> saved(blocks_.size());
+  std::vector<Arena::Mark> marks;
+  Norm::Saved final_saved;
+  const Tensor output = forward(context, tokens, saved, marks, final_saved);
+
+  const Tensor d_output = final_norm_ ? gradient.input : gradient.residual;
+  const ParameterId head = config_.tied_embedding ? embedding_ : head_;
+  context.ops.vocab_cross_entropy(loss, output, head_weight(context), targets, sums, d_output,
+                                  context.gradient(head));
+  if (final_norm_) {
+    final_norm_->backward(context, final_saved, gradient.input, gradient);
+  } else {
+    gradient.has_residual = true;
+  }
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    blocks_[i].backward(context, sequence_, saved[i], gradient);
+    context.arena.release(marks[i]);
+  }
+  if (config_.dropout > 0.0) {
+    context.ops.dropout({context.seed, embedding_dropout_stream}, config_.dropout,
+                        gradient.residual, gradient.residual);
+  }
+  Tensor d_positions;
+  if (positions_ != no_parameter)
+    d_positions = context.gradient(positions_).slice(0, context.seq_len);
+  context.ops.embedding_backward(tokens, gradient.residual, context.gradient(embedding_),
+                                 d_positions);
+}
+
+void DecoderLm::evaluate(const Context& context, const Tensor& tokens, const Tensor& targets,
+                         const CrossEntropyDesc& loss, const Tensor& sums) const {
+  ArenaScope scope(context.arena);
+  std::vector<Block::Saved> saved(blocks_.size());
+  std::vector<Arena::Mark> marks;
+  Norm::Saved final_saved;
+  const Tensor output = forward(context, tokens, saved, marks, final_saved);
+  context.ops.vocab_cross_entropy(loss, output, head_weight(context), targets, sums, {}, {});
+}
+
+void DecoderLm::next_token_logits(const Context& context, const Tensor& tokens, int64_t row,
+                                  const Tensor& logits) const {
+  ArenaScope scope(context.arena);
+  std::vector<Block::Saved> saved(blocks_.size());
+  std::vector<Arena::Mark> marks;
+  Norm::Saved final_saved;
+  const Tensor output = forward(context, tokens, saved, marks, final_saved);
+  context.ops.linear_forward(output.slice(row, row + 1), head_weight(context), {}, Activation::none,
+                             {}, logits);
+}
+
+}  // namespace sigtrain

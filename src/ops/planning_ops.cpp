@@ -1,0 +1,332 @@
+#include "ops/planning_ops.h"
+
+#include <algorithm>
+
+namespace sigtrain {
+namespace {
+
+/// Number of (query, key) pairs of one head and sequence that the mask leaves visible.
+double visible_pairs(const AttentionDesc& desc) {
+  double pairs = 0.0;
+  const int64_t reach = desc.window > 0 ? std::min(desc.window, desc.seq_len) : desc.seq_len;
+  for (int64_t i = 0; i < desc.seq_len; ++i) {
+    const int64_t first = std::max<int64_t>(0, i - reach + 1);
+    const int64_t last = desc.causal ? i : std::min(desc.seq_len - 1, i + reach - 1);
+    pairs += static_cast<double>(last - first + 1);
+  }
+  return pairs;
+}
+
+/// FLOPs of one product over the visible scores: 2 head_dim for each, over all heads and sequences.
+double score_product_flops(const AttentionDesc& desc) {
+  return 2.0 * static_cast<double>(desc.batch * desc.heads * desc.head_dim) * visible_pairs(desc);
+}
+
+}  // namespace
+
+// ---- checks
+
+void PlanningOps::need_workspace(size_t bytes) {
+  workspace_bytes_ = std::max(workspace_bytes_, bytes);
+}
+
+void PlanningOps::expect(const Tensor& x, DType dtype, const Shape& shape,
+                         std::string_view what) const {
+  if (!x) throw Error("{} is missing", what);
+  if (x.dtype != dtype) throw Error("{} is of {}, not {}", what, name_of(x.dtype), name_of(dtype));
+  if (x.shape != shape)
+    throw Error("{} is {}, not {}", what, x.shape.to_string(), shape.to_string());
+}
+
+void PlanningOps::expect_if(const Tensor& x, DType dtype, const Shape& shape,
+                            std::string_view what) const {
+  if (x) expect(x, dtype, shape, what);
+}
+
+void PlanningOps::expect_heads(const HeadsView& view, const AttentionDesc& desc, int64_t heads,
+                               std::string_view what) const {
+  const Tensor& storage = view.storage;
+  if (!storage || storage.dtype != compute_dtype())
+    throw Error("{} has no storage of {}", what, name_of(compute_dtype()));
+  const int64_t rows = desc.batch * desc.seq_len;
+  const int64_t end = view.offset + (rows - 1) * view.row_stride + heads * desc.head_dim;
+  if (view.offset < 0 || view.row_stride < heads * desc.head_dim || end > storage.numel()) {
+    throw Error("{}: {} rows of {} heads of {} from {} with stride {} do not fit in {}", what, rows,
+                heads, desc.head_dim, view.offset, view.row_stride, storage.shape.to_string());
+  }
+}
+
+void PlanningOps::check_attention(const AttentionDesc& desc, const AttentionInputs& inputs) const {
+  if (desc.kv_heads <= 0 || desc.heads % desc.kv_heads != 0) {
+    throw Error("attention: {} heads cannot share {} key/value heads", desc.heads, desc.kv_heads);
+  }
+  if (desc.window < 0) throw Error("attention: window is {}", desc.window);
+  expect_heads(inputs.q, desc, desc.heads, "attention q");
+  expect_heads(inputs.k, desc, desc.kv_heads, "attention k");
+  expect_heads(inputs.v, desc, desc.kv_heads, "attention v");
+  expect_if(inputs.head_bias, compute_dtype(), {desc.heads}, "attention head_bias");
+  expect_if(inputs.alibi_slopes, accumulate_dtype(), {desc.heads}, "attention alibi_slopes");
+  expect_if(inputs.key_lengths, DType::i32, {desc.batch}, "attention key_lengths");
+}
+
+void PlanningOps::check_linear(const Tensor& x, const Tensor& weight, const Tensor& y) const {
+  expect(x, compute_dtype(), {x.rows(), x.columns()}, "linear x");
+  expect(weight, compute_dtype(), {y.columns(), x.columns()}, "linear weight");
+  expect(y, compute_dtype(), {x.rows(), y.columns()}, "linear y");
+}
+
+// ---- the device
+
+std::string_view PlanningOps::name() const { return backend_.name(); }
+DType PlanningOps::compute_dtype() const { return backend_.compute_dtype(); }
+DType PlanningOps::accumulate_dtype() const { return backend_.accumulate_dtype(); }
+DeviceMemory PlanningOps::allocate(size_t) { return nullptr; }
+void PlanningOps::upload(const Tensor&, const void*) {}
+void PlanningOps::download(void*, const Tensor&) {
+  throw Error("a planning run has no values to read");
+}
+void PlanningOps::fill(const Tensor&, double) {}
+void PlanningOps::copy(const Tensor& source, const Tensor& destination) {
+  if (source.numel() != destination.numel()) {
+    throw Error("copy of {} to {}", source.shape.to_string(), destination.shape.to_string());
+  }
+}
+void PlanningOps::add(const Tensor& x, const Tensor& y) {
+  expect(y, compute_dtype(), x.shape, "add y");
+}
+void PlanningOps::synchronize() {}
+bool PlanningOps::is_synchronous() const { return backend_.is_synchronous(); }
+void PlanningOps::set_random_step(uint64_t) {}
+
+// ---- embedding and linear
+
+void PlanningOps::embedding_forward(const Tensor& tokens, const Tensor& weight,
+                                    const Tensor& positions, const Tensor& y) {
+  expect(tokens, DType::i32, {y.rows()}, "embedding tokens");
+  expect(weight, compute_dtype(), {weight.rows(), y.columns()}, "embedding weight");
+  if (positions) {
+    expect(positions, compute_dtype(), {positions.rows(), y.columns()}, "embedding positions");
+    if (y.rows() % positions.rows() != 0)
+      throw Error("embedding: {} rows are no whole number of {}", y.rows(), positions.rows());
+  }
+  expect(y, compute_dtype(), {y.rows(), y.columns()}, "embedding y");
+}
+
+void PlanningOps::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
+                                     const Tensor& dpositions) {
+  expect(tokens, DType::i32, {dy.rows()}, "embedding tokens");
+  expect(dy, compute_dtype(), {dy.rows(), dy.columns()}, "embedding dy");
+  expect(dweight, accumulate_dtype(), {dweight.rows(), dy.columns()}, "embedding dweight");
+  if (dpositions)
+    expect(dpositions, accumulate_dtype(), {dpositions.rows(), dy.columns()},
+           "embedding dpositions");
+  need_workspace(backend_.embedding_backward_workspace(dy.rows(), dweight.rows(), dy.columns()));
+}
+
+void PlanningOps::linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                 Activation activation, const Tensor& pre_activation,
+                                 const Tensor& y) {
+  check_linear(x, weight, y);
+  expect_if(bias, compute_dtype(), {y.columns()}, "linear bias");
+  if (activation != Activation::none)
+    expect(pre_activation, compute_dtype(), y.shape, "linear pre_activation");
+  flops_ += 2.0 * static_cast<double>(x.rows() * x.columns()) * static_cast<double>(y.columns());
+}
+
+void PlanningOps::linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
+                                  Activation activation, const Tensor& pre_activation,
+                                  const Tensor& dx, const Tensor& dweight, const Tensor& dbias) {
+  check_linear(x, weight, dy);
+  if (activation != Activation::none)
+    expect(pre_activation, compute_dtype(), x.shape, "linear pre_activation of x");
+  expect_if(dx, compute_dtype(), x.shape, "linear dx");
+  expect(dweight, accumulate_dtype(), weight.shape, "linear dweight");
+  expect_if(dbias, accumulate_dtype(), {dy.columns()}, "linear dbias");
+  need_workspace(backend_.linear_backward_workspace(x.rows(), x.columns(), dy.columns()));
+  flops_ += (dx ? 4.0 : 2.0) * static_cast<double>(x.rows() * x.columns()) *
+            static_cast<double>(dy.columns());
+}
+
+void PlanningOps::swiglu_forward(const Tensor& x, const Tensor& y) {
+  expect(x, compute_dtype(), {y.rows(), 2 * y.columns()}, "swiglu x");
+  expect(y, compute_dtype(), {y.rows(), y.columns()}, "swiglu y");
+}
+
+void PlanningOps::swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  swiglu_forward(x, dy);
+  expect(dx, compute_dtype(), x.shape, "swiglu dx");
+}
+
+// ---- norms
+
+void PlanningOps::residual_norm_forward(const NormDesc& desc, const Tensor& residual,
+                                        const ResidualBranch& branch, const Tensor& residual_out,
+                                        const Tensor& weight, const Tensor& bias, const Tensor& y,
+                                        const Tensor& mean, const Tensor& rstd) {
+  const Shape columns{residual.columns()}, rows{residual.rows()};
+  expect(residual, compute_dtype(), residual.shape, "norm residual");
+  expect(weight, compute_dtype(), columns, "norm weight");
+  expect_if(bias, compute_dtype(), columns, "norm bias");
+  expect(y, compute_dtype(), residual.shape, "norm y");
+  if (desc.kind == NormKind::layernorm) expect(mean, accumulate_dtype(), rows, "norm mean");
+  expect(rstd, accumulate_dtype(), rows, "norm rstd");
+  expect_if(branch.delta, compute_dtype(), residual.shape, "norm branch");
+  if (branch.delta) expect(residual_out, compute_dtype(), residual.shape, "norm residual_out");
+  expect_if(branch.layer_scale, compute_dtype(), columns, "norm layer_scale");
+  if (branch.sample_scale) {
+    expect(branch.sample_scale, accumulate_dtype(), {branch.sample_scale.numel()},
+           "norm sample_scale");
+    if (residual.rows() % branch.sample_scale.numel() != 0) {
+      throw Error("norm: {} rows are no whole number of {} samples", residual.rows(),
+                  branch.sample_scale.numel());
+    }
+  }
+}
+
+void PlanningOps::residual_norm_backward(const NormDesc& desc, const Tensor& x,
+                                         const Tensor& weight, const Tensor& mean,
+                                         const Tensor& rstd, const Tensor& dy, bool,
+                                         const Tensor& d_residual, const Tensor& dweight,
+                                         const Tensor& dbias, const ResidualBranch& branch,
+                                         const Tensor& d_delta, const Tensor& d_layer_scale) {
+  residual_norm_forward(desc, x, branch, x, weight, {}, dy, mean, rstd);
+  const Shape columns{x.columns()};
+  expect(d_residual, compute_dtype(), x.shape, "norm d_residual");
+  expect(dweight, accumulate_dtype(), columns, "norm dweight");
+  expect_if(dbias, accumulate_dtype(), columns, "norm dbias");
+  if (branch.layer_scale || branch.sample_scale)
+    expect(d_delta, compute_dtype(), x.shape, "norm d_delta");
+  if (branch.layer_scale) expect(d_layer_scale, accumulate_dtype(), columns, "norm d_layer_scale");
+  need_workspace(backend_.residual_norm_backward_workspace(x.rows(), x.columns()));
+}
+
+// ---- attention
+
+void PlanningOps::qk_norm_rope_forward(const QkNormRopeDesc& desc, const Tensor& qkv,
+                                       const Tensor& q_weight, const Tensor& k_weight,
+                                       const Tensor& rope, const Tensor& qk_out,
+                                       const Tensor& rstd) {
+  const int64_t rows = desc.batch * desc.seq_len, q_and_k = desc.heads + desc.kv_heads;
+  expect(qkv, compute_dtype(), {rows, (q_and_k + desc.kv_heads) * desc.head_dim}, "qkv");
+  expect(qk_out, compute_dtype(), {rows, q_and_k * desc.head_dim}, "qk");
+  expect_if(q_weight, compute_dtype(), {desc.head_dim}, "q_norm weight");
+  expect_if(k_weight, compute_dtype(), {desc.head_dim}, "k_norm weight");
+  expect_if(rope, accumulate_dtype(), {desc.seq_len, desc.head_dim}, "rope table");
+  if (q_weight) expect(rstd, accumulate_dtype(), {rows, q_and_k}, "qk rstd");
+}
+
+void PlanningOps::qk_norm_rope_backward(const QkNormRopeDesc& desc, const Tensor& qkv,
+                                        const Tensor& q_weight, const Tensor& k_weight,
+                                        const Tensor& rope, const Tensor& rstd, const Tensor& d_qkv,
+                                        const Tensor& dq_weight, const Tensor& dk_weight) {
+  const int64_t rows = desc.batch * desc.seq_len, q_and_k = desc.heads + desc.kv_heads;
+  expect(qkv, compute_dtype(), {rows, (q_and_k + desc.kv_heads) * desc.head_dim}, "qkv");
+  expect(d_qkv, compute_dtype(), qkv.shape, "d_qkv");
+  expect_if(rope, accumulate_dtype(), {desc.seq_len, desc.head_dim}, "rope table");
+  if (q_weight) {
+    expect(k_weight, compute_dtype(), {desc.head_dim}, "k_norm weight");
+    expect(rstd, accumulate_dtype(), {rows, q_and_k}, "qk rstd");
+    expect(dq_weight, accumulate_dtype(), {desc.head_dim}, "q_norm gradient");
+    expect(dk_weight, accumulate_dtype(), {desc.head_dim}, "k_norm gradient");
+  }
+  need_workspace(backend_.qk_norm_rope_backward_workspace(desc));
+}
+
+void PlanningOps::attention_forward(const AttentionDesc& desc, const AttentionInputs& inputs,
+                                    const HeadsView& out, const Tensor& log_sum_exp,
+                                    const Tensor& row_sum) {
+  check_attention(desc, inputs);
+  expect_heads(out, desc, desc.heads, "attention out");
+  const Shape per_query{desc.batch, desc.heads, desc.seq_len};
+  if (desc.kind == AttentionKind::softmax)
+    expect(log_sum_exp, accumulate_dtype(), per_query, "attention log_sum_exp");
+  expect_if(row_sum, accumulate_dtype(), per_query, "attention row_sum");
+  need_workspace(backend_.attention_forward_workspace(desc));
+  flops_ += 2.0 * score_product_flops(desc);
+}
+
+void PlanningOps::attention_backward(const AttentionDesc& desc, const AttentionInputs& inputs,
+                                     const HeadsView& out, const Tensor& log_sum_exp,
+                                     const HeadsView& d_out, const HeadsView& dq,
+                                     const HeadsView& dk, const HeadsView& dv,
+                                     const Tensor& d_head_bias) {
+  check_attention(desc, inputs);
+  expect_heads(out, desc, desc.heads, "attention out");
+  expect_heads(d_out, desc, desc.heads, "attention d_out");
+  expect_heads(dq, desc, desc.heads, "attention dq");
+  expect_heads(dk, desc, desc.kv_heads, "attention dk");
+  expect_heads(dv, desc, desc.kv_heads, "attention dv");
+  if (desc.kind == AttentionKind::softmax) {
+    expect(log_sum_exp, accumulate_dtype(), {desc.batch, desc.heads, desc.seq_len},
+           "attention log_sum_exp");
+  }
+  expect_if(d_head_bias, accumulate_dtype(), {desc.heads}, "attention d_head_bias");
+  need_workspace(backend_.attention_backward_workspace(desc));
+  flops_ += 4.0 * score_product_flops(desc);  // dV, dP, dQ, dK; computing S again is no model FLOP
+}
+
+// ---- loss
+
+void PlanningOps::vocab_cross_entropy(const CrossEntropyDesc& desc, const Tensor& x,
+                                      const Tensor& weight, const Tensor& targets,
+                                      const Tensor& sums, const Tensor& dx, const Tensor& dweight) {
+  expect(x, compute_dtype(), {x.rows(), x.columns()}, "cross-entropy x");
+  expect(weight, compute_dtype(), {weight.rows(), x.columns()}, "cross-entropy weight");
+  expect(targets, DType::i32, {x.rows()}, "cross-entropy targets");
+  expect(sums, accumulate_dtype(), {loss_sum_slots}, "cross-entropy sums");
+  if (static_cast<bool>(dx) != static_cast<bool>(dweight))
+    throw Error("cross-entropy: dx and dweight go together");
+  expect_if(dx, compute_dtype(), x.shape, "cross-entropy dx");
+  expect_if(dweight, accumulate_dtype(), weight.shape, "cross-entropy dweight");
+  need_workspace(
+      backend_.vocab_cross_entropy_workspace(desc, x.rows(), x.columns(), weight.rows()));
+  flops_ += (dx ? 6.0 : 2.0) * static_cast<double>(x.rows() * x.columns()) *
+            static_cast<double>(weight.rows());
+}
+
+// ---- randomness, reductions, optimizer
+
+void PlanningOps::dropout(const RandomStream&, double, const Tensor& x, const Tensor& y) {
+  expect(y, compute_dtype(), x.shape, "dropout y");
+}
+
+void PlanningOps::stochastic_depth(const RandomStream&, double, const Tensor& scale) {
+  expect(scale, accumulate_dtype(), {scale.numel()}, "stochastic depth scale");
+}
+
+void PlanningOps::root_mean_square(const Tensor& x, const Tensor& result) {
+  expect(result, accumulate_dtype(), {1}, "rms result");
+  need_workspace(backend_.reduction_workspace(x.numel()));
+}
+
+void PlanningOps::mean(const Tensor& x, const Tensor& result) {
+  expect(result, accumulate_dtype(), {1}, "mean result");
+  need_workspace(backend_.reduction_workspace(x.numel()));
+}
+
+void PlanningOps::sum_of_squares(const Tensor& x, const Tensor& result) {
+  expect(result, accumulate_dtype(), {1}, "sum of squares result");
+  need_workspace(backend_.reduction_workspace(x.numel()));
+}
+
+void PlanningOps::clip_factor(const Tensor& group_sums, double, const Tensor& control) {
+  expect(group_sums, accumulate_dtype(), {group_sums.numel()}, "gradient sums");
+  expect(control, accumulate_dtype(), {control_slots}, "optimizer control");
+}
+
+void PlanningOps::adamw(const AdamWDesc&, const Tensor& control, const Tensor& gradients,
+                        const Tensor& weights, const Tensor& first_moment,
+                        const Tensor& second_moment, const Tensor& compute_weights) {
+  expect(control, accumulate_dtype(), {control_slots}, "optimizer control");
+  for (const Tensor& x : {gradients, first_moment, second_moment})
+    expect(x, accumulate_dtype(), weights.shape, "adamw range");
+  expect_if(compute_weights, compute_dtype(), weights.shape, "adamw compute weights");
+}
+
+void PlanningOps::ema_update(double, const Tensor& control, const Tensor& weights,
+                             const Tensor& average) {
+  expect(control, accumulate_dtype(), {control_slots}, "optimizer control");
+  expect(average, accumulate_dtype(), weights.shape, "average");
+}
+
+}  // namespace sigtrain
