@@ -31,7 +31,7 @@ struct AttentionConfig {
   AttentionKind kind = AttentionKind::sigmoid;
   AttentionBias bias;           // `bias: -10.0` or `bias: -log(seq_len)`
   bool learned_bias = false;    // b becomes a parameter for each head, starting at `bias`
-  std::optional<double> scale;  // of the logits; 1/sqrt(head_dim) where absent
+  std::optional<double> scale;  // of the logits; absent or `1/sqrt(head_dim)`: that
   bool causal = true;
   int64_t window = 0;  // keys at distance >= window are not attended to; 0: no window
   bool qk_norm = false;

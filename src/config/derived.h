@@ -1,0 +1,32 @@
+// Values that follow from a config: what 0, `-log(seq_len)` and absent settings stand for.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "config/schema.h"
+
+namespace sigtrain {
+
+/// Key and value heads: kv_heads, or as many as heads.
+int64_t kv_heads(const ModelConfig& model);
+
+/// Size of a head: head_dim, or width / heads.
+int64_t head_dim(const ModelConfig& model);
+
+/// Hidden size of the MLP: mlp.hidden, or 8/3 width for swiglu (which has three matrices to the
+/// others' two, so that the parameters stay equal) and 4 width else, rounded up to a multiple of
+/// 256.
+int64_t mlp_hidden(const ModelConfig& model);
+
+/// The constant b of the attention logits, -ln(seq_len) where the config says so: then every
+/// sigmoid weight is about 1/seq_len at initialisation (arXiv 2409.04431, section 4).
+double attention_bias(const ModelConfig& model);
+
+/// The factor of the attention logits: attention.scale, or 1/sqrt(head_dim).
+double attention_scale(const ModelConfig& model);
+
+/// The folder of the run's results: dir, or runs/NAME.
+std::string run_dir(const RunConfig& run);
+
+}  // namespace sigtrain
