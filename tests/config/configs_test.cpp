@@ -1,0 +1,91 @@
+// The configs the project ships.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "config/derived.h"
+#include "config/reader.h"
+#include "config/writer.h"
+
+namespace sigtrain {
+namespace {
+
+const std::filesystem::path kConfigs = std::filesystem::path(SIGTRAIN_SOURCE_DIR) / "configs";
+
+Config shipped(const std::string& name) {
+  return read_config((kConfigs / (name + ".yaml")).string());
+}
+
+TEST(Configs, AllAreValidAndNamedAsTheirFiles) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(kConfigs)) {
+    if (!entry.is_regular_file()) continue;
+    ++count;
+    SCOPED_TRACE(entry.path().string());
+    ASSERT_EQ(entry.path().extension(), ".yaml");
+    Config config;
+    ASSERT_NO_THROW(config = read_config(entry.path().string()));
+    EXPECT_EQ(config.run.name, entry.path().stem().string());
+  }
+  EXPECT_GE(count, 9);
+}
+
+TEST(Configs, SizesAreThoseOfTheReference) {
+  struct Size {
+    const char* name;
+    int64_t layers, width, heads, hidden, steps, tokens;
+  };
+  constexpr int64_t kMillion = 1 << 20;
+  for (const Size& size : {Size{"lm_85m", 12, 768, 12, 2048, 400000, kMillion},
+                           Size{"lm_1b", 24, 2048, 32, 5632, 300000, kMillion},
+                           Size{"lm_7b", 32, 4096, 32, 11008, 250000, 4 * kMillion}}) {
+    for (const char* kind : {"_sigmoid", "_softmax"}) {
+      SCOPED_TRACE(std::string(size.name) + kind);
+      const Config config = shipped(std::string(size.name) + kind);
+      EXPECT_EQ(config.model.layers, size.layers);
+      EXPECT_EQ(config.model.width, size.width);
+      EXPECT_EQ(config.model.heads, size.heads);
+      EXPECT_EQ(mlp_hidden(config.model), size.hidden);
+      EXPECT_EQ(config.train.steps, size.steps);
+      EXPECT_EQ(config.train.global_batch * config.model.seq_len, size.tokens);
+      EXPECT_EQ(config.model.seq_len, 4096);
+      EXPECT_EQ(config.model.vocab_size, 32768);
+      EXPECT_EQ(config.optimizer.learning_rate, 0.01);
+      EXPECT_EQ(config.optimizer.weight_decay, 1e-4);
+      EXPECT_EQ(config.optimizer.decay_mode, DecayMode::decoupled);
+      EXPECT_EQ(config.optimizer.rate_scale, RateScale::mup_simple);
+      EXPECT_EQ(config.schedule.warmup_steps, 5000);
+      EXPECT_TRUE(config.model.attention.qk_norm);
+    }
+  }
+}
+
+// Undoes what a twin is meant to change; then nothing may differ from the sigmoid config.
+TEST(Configs, TwinsDifferOnlyWhereTheyShould) {
+  for (const std::string size : {"lm_tiny", "lm_85m", "lm_1b", "lm_7b"}) {
+    const Config sigmoid = shipped(size + "_sigmoid");
+    EXPECT_EQ(sigmoid.model.attention.kind, AttentionKind::sigmoid);
+    EXPECT_TRUE(sigmoid.model.attention.bias.minus_log_seq_len);
+    EXPECT_EQ(sigmoid.model.norm.structure, NormStructure::hybrid);
+    EXPECT_EQ(sigmoid.model.position.kind, PositionKind::alibi);
+    Config softmax = shipped(size + "_softmax");
+    EXPECT_EQ(softmax.model.attention.kind, AttentionKind::softmax);
+    EXPECT_EQ(softmax.model.norm.structure, NormStructure::pre);
+    EXPECT_EQ(softmax.model.position.kind, PositionKind::rope);
+    softmax.run.name = sigmoid.run.name;
+    softmax.model.attention.kind = AttentionKind::sigmoid;
+    softmax.model.attention.bias.minus_log_seq_len = true;
+    softmax.model.norm.structure = NormStructure::hybrid;
+    softmax.model.position.kind = PositionKind::alibi;
+    EXPECT_EQ(to_yaml(softmax), to_yaml(sigmoid));
+  }
+  const Config third = shipped("lm_1b_softmax_alibi_hybridnorm");
+  EXPECT_EQ(third.model.attention.kind, AttentionKind::softmax);
+  EXPECT_EQ(third.model.norm.structure, NormStructure::hybrid);
+  EXPECT_EQ(third.model.position.kind, PositionKind::alibi);
+}
+
+}  // namespace
+}  // namespace sigtrain
