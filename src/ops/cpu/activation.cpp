@@ -1,0 +1,51 @@
+// The gated activation SwiGLU (Shazeer 2020).
+#include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/partition.h"
+#include "ops/cpu/vector_math.h"
+
+namespace sigtrain {
+
+template <typename Real>
+void CpuOps<Real>::swiglu_forward(const Tensor& x, const Tensor& y) {
+  const int64_t hidden = y.columns();
+  const Real* in = x.as<Real>();
+  Real* out = y.as<Real>();
+  for_rows(y.rows(), hidden, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real *gate = in + n * 2 * hidden, *up = gate + hidden;
+      Real* row = out + n * hidden;
+#pragma omp simd
+      for (int64_t f = 0; f < hidden; ++f) row[f] = gate[f] * sigmoid(gate[f]) * up[f];
+    }
+  });
+}
+
+// silu'(g) = sigmoid(g) + g sigmoid'(g)
+template <typename Real>
+void CpuOps<Real>::swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  const int64_t hidden = dy.columns();
+  const Real *in = x.as<Real>(), *dout = dy.as<Real>();
+  Real* gradient = dx.as<Real>();
+  for_rows(dy.rows(), hidden, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real *gate = in + n * 2 * hidden, *up = gate + hidden, *dy_row = dout + n * hidden;
+      Real *d_gate = gradient + n * 2 * hidden, *d_up = d_gate + hidden;
+#pragma omp simd
+      for (int64_t f = 0; f < hidden; ++f) {
+        const Real g = gate[f], u = up[f], d = dy_row[f];
+        const auto s = sigmoid_and_derivative(g);
+        d_gate[f] = d * u * (s.value + g * s.derivative);
+        d_up[f] = d * g * s.value;
+      }
+    }
+  });
+}
+
+#define SIGTRAIN_INSTANTIATE(Real)                                          \
+  template void CpuOps<Real>::swiglu_forward(const Tensor&, const Tensor&); \
+  template void CpuOps<Real>::swiglu_backward(const Tensor&, const Tensor&, const Tensor&);
+SIGTRAIN_INSTANTIATE(float)
+SIGTRAIN_INSTANTIATE(double)
+#undef SIGTRAIN_INSTANTIATE
+
+}  // namespace sigtrain

@@ -1,0 +1,63 @@
+// Reductions to one number: each piece in double, then the pieces in order.
+#include <cmath>
+
+#include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/partition.h"
+
+namespace sigtrain {
+namespace {
+
+template <typename Real, typename Term>
+double sum_terms(const Tensor& x, const Tensor& workspace, const char* operation,
+                 const Term& term) {
+  const Real* data = x.as<Real>();
+  const int64_t pieces = ceil_div(x.numel(), elements_per_piece);
+  double* partials = scratch<double>(workspace, pieces, operation);
+  for_elements(x.numel(), [=](int64_t begin, int64_t end) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = begin; i < end; ++i) sum += term(static_cast<double>(data[i]));
+    partials[begin / elements_per_piece] = sum;
+  });
+  double total = 0;
+  for (int64_t piece = 0; piece < pieces; ++piece) total += partials[piece];
+  return total;
+}
+
+constexpr auto square = [](double x) { return x * x; };
+constexpr auto identity = [](double x) { return x; };
+
+}  // namespace
+
+template <typename Real>
+void CpuOps<Real>::root_mean_square(const Tensor& x, const Tensor& result) {
+  const double sum = sum_terms<Real>(x, workspace_, "root_mean_square", square);
+  *result.as<Real>() = static_cast<Real>(std::sqrt(sum / x.numel()));
+}
+
+template <typename Real>
+void CpuOps<Real>::mean(const Tensor& x, const Tensor& result) {
+  const double sum = sum_terms<Real>(x, workspace_, "mean", identity);
+  *result.as<Real>() = static_cast<Real>(sum / x.numel());
+}
+
+template <typename Real>
+void CpuOps<Real>::sum_of_squares(const Tensor& x, const Tensor& result) {
+  *result.as<Real>() = static_cast<Real>(sum_terms<Real>(x, workspace_, "sum_of_squares", square));
+}
+
+template <typename Real>
+size_t CpuOps<Real>::reduction_workspace(int64_t numel) const {
+  return ceil_div(numel, elements_per_piece) * sizeof(double);
+}
+
+#define SIGTRAIN_INSTANTIATE(Real)                                            \
+  template void CpuOps<Real>::root_mean_square(const Tensor&, const Tensor&); \
+  template void CpuOps<Real>::mean(const Tensor&, const Tensor&);             \
+  template void CpuOps<Real>::sum_of_squares(const Tensor&, const Tensor&);   \
+  template size_t CpuOps<Real>::reduction_workspace(int64_t) const;
+SIGTRAIN_INSTANTIATE(float)
+SIGTRAIN_INSTANTIATE(double)
+#undef SIGTRAIN_INSTANTIATE
+
+}  // namespace sigtrain
