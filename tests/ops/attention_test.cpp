@@ -1,5 +1,6 @@
 // The oracle is the definition of attention written with T x T matrices in double; the backward is
 // held to it element by element, and the formulas themselves to central differences.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <omp.h>
 
@@ -38,7 +39,7 @@ struct Problem {
   }
   std::string describe() const {
     std::string lengths;
-    for (int32_t length : key_lengths) lengths += " " + std::to_string(length);
+    for (int32_t length : key_lengths) lengths += fmt::format(" {}", length);
     return fmt::format("{} batch {} seq_len {} heads {}/{} head_dim {} {} window {}{}{} lengths{}",
                        desc.kind == AttentionKind::sigmoid ? "sigmoid" : "softmax", desc.batch,
                        desc.seq_len, desc.heads, desc.kv_heads, desc.head_dim,
