@@ -123,7 +123,22 @@ void CpuOps<Real>::copy(const Tensor& source, const Tensor& destination) {
 }
 
 template <typename Real>
+void CpuOps<Real>::add(const Tensor& x, const Tensor& y) {
+  const Real* from = x.as<Real>();
+  Real* to = y.as<Real>();
+  for_elements(y.numel(), [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+  });
+}
+
+template <typename Real>
 void CpuOps<Real>::synchronize() {}
+
+template <typename Real>
+bool CpuOps<Real>::is_synchronous() const {
+  return true;
+}
 
 template <typename Real>
 void CpuOps<Real>::set_random_step(uint64_t step) {
@@ -139,7 +154,9 @@ void CpuOps<Real>::set_random_step(uint64_t step) {
   template void CpuOps<Real>::download(void*, const Tensor&);     \
   template void CpuOps<Real>::fill(const Tensor&, double);        \
   template void CpuOps<Real>::copy(const Tensor&, const Tensor&); \
+  template void CpuOps<Real>::add(const Tensor&, const Tensor&);  \
   template void CpuOps<Real>::synchronize();                      \
+  template bool CpuOps<Real>::is_synchronous() const;             \
   template void CpuOps<Real>::set_random_step(uint64_t);
 SIGTRAIN_INSTANTIATE(float)
 SIGTRAIN_INSTANTIATE(double)

@@ -1,13 +1,8 @@
 #include "ops/cpu/gemm.h"
 
 #include <cblas.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <string_view>
-
-extern "C" char* openblas_get_corename();
 
 namespace sigtrain {
 namespace {
@@ -89,18 +84,5 @@ template void gemm(Transpose, Transpose, int64_t, int64_t, int64_t, float, const
                    const float*, int64_t, float, float*, int64_t);
 template void gemm(Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*, int64_t,
                    const double*, int64_t, double, double*, int64_t);
-
-void select_blas_kernels(char** argv) {
-#if defined(__x86_64__)
-  if (std::getenv("OPENBLAS_CORETYPE") || !__builtin_cpu_supports("avx512dq") ||
-      !__builtin_cpu_supports("avx512vl"))
-    return;
-  const std::string_view core = openblas_get_corename();
-  if (core != "Haswell" && core != "Zen") return;
-  setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
-  execv("/proc/self/exe", argv);  // on failure: go on with the slower kernels
-  unsetenv("OPENBLAS_CORETYPE");
-#endif
-}
 
 }  // namespace sigtrain

@@ -21,9 +21,4 @@ template <typename Real>
 void gemm(Transpose a_transpose, Transpose b_transpose, int64_t m, int64_t n, int64_t k, Real alpha,
           const Real* a, int64_t lda, const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc);
 
-/// Call first in main(): OpenBLAS before 0.3.30 does not know AMD's AVX-512 cores and takes its
-/// AVX2 kernels, at half the speed; where that is so, starts the program again with
-/// OPENBLAS_CORETYPE set. Returns otherwise.
-void select_blas_kernels(char** argv);
-
 }  // namespace sigtrain

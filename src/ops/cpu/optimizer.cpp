@@ -19,6 +19,8 @@ void CpuOps<Real>::clip_factor(const Tensor& group_sums, double max_norm, const 
       static_cast<Real>(finite && max_norm > 0 && norm > max_norm ? max_norm / norm : 1);
   slots[control_finite] = finite;
   slots[control_applied_steps] += finite;
+  slots[control_skipped_steps] += !finite;
+  slots[control_consecutive_skipped] = finite ? 0 : slots[control_consecutive_skipped] + 1;
 }
 
 template <typename Real>
