@@ -98,7 +98,7 @@ enum LossSum : int {
 /// the host.
 enum ControlSlot : int {
   control_grad_norm,   // set by clip_factor: global norm before clipping
-  control_clip_scale,  // set by clip_factor: what gradients are multiplied by
+  control_clip_scale,  // set by clip_factor: what gradients are multiplied by; 1 if not finite
   control_finite,  // set by clip_factor: 1, or 0 if any gradient is not finite; adamw then changes
                    // nothing
   control_applied_steps,        // advanced by clip_factor when finite; bias correction uses it
@@ -250,10 +250,10 @@ class Ops {
 
   // ---- randomness, from Philox at (stream, the step of set_random_step): nothing is kept for
   // backward
-  /// y = x * mask / (1 - p); the backward is the same call on gradients. y may be x. Element i uses
-  /// word i%4 of block i/4; it is kept where uniform >= p.
+  /// y = kept ? x / (1 - p) : 0; the backward is the same call on gradients. y may be x. Element i
+  /// uses word i%4 of block i/4; it is kept where uniform >= p, both as float.
   virtual void dropout(const RandomStream& stream, double p, const Tensor& x, const Tensor& y) = 0;
-  /// scale[b] = 0 with probability p, else 1/(1-p) (Huang et al. 2016): block b, word 0.
+  /// scale[b] = kept ? 1 / (1 - p) : 0 (Huang et al. 2016), kept as above with block b, word 0.
   virtual void stochastic_depth(const RandomStream& stream, double p,
                                 const Tensor& scale /*[batch]*/) = 0;
 
