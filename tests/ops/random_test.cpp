@@ -76,6 +76,12 @@ TEST(Dropout, OfNothingAndOfEverything) {
   EXPECT_EQ(largest_magnitude(dropped(x, 1.0, 1)), 0.0);
 }
 
+TEST(Dropout, KeepsAnElementWhoseNumberIsExactlyTheProbability) {
+  const double p = uniform_from_bits(stream.block(0, 1).words[2]);
+  EXPECT_NE(dropped(ones<float>(4), p, 1)[2], 0.0F);
+  EXPECT_EQ(dropped(ones<float>(4), p + 0x1p-24, 1)[2], 0.0F);
+}
+
 TEST(Dropout, ZerosWhatItDropsEvenIfNotFinite) {
   Buffer<float> x({100});  // of NaN
   const auto y = dropped(x, 0.5, 1);
