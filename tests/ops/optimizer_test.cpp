@@ -41,6 +41,7 @@ void check_clip_factor() {
   ops.clip_factor(sums, 0.0, control);  // no limit
   EXPECT_EQ(control[control_clip_scale], 1.0);
   EXPECT_EQ(control[control_applied_steps], 3.0);
+  double skipped = 0.0;
   for (const double bad :
        {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     sums[1] = static_cast<Real>(bad);
@@ -48,6 +49,8 @@ void check_clip_factor() {
       ops.clip_factor(sums, max_norm, control);
       EXPECT_EQ(control[control_finite], 0.0);
       EXPECT_EQ(control[control_applied_steps], 3.0);
+      EXPECT_EQ(control[control_skipped_steps], ++skipped);
+      EXPECT_EQ(control[control_consecutive_skipped], skipped);
       EXPECT_FALSE(std::isfinite(control[control_grad_norm]));
     }
   }
@@ -55,6 +58,8 @@ void check_clip_factor() {
   ops.clip_factor(sums, 1.0, control);  // training goes on
   EXPECT_EQ(control[control_finite], 1.0);
   EXPECT_EQ(control[control_applied_steps], 4.0);
+  EXPECT_EQ(control[control_skipped_steps], skipped);
+  EXPECT_EQ(control[control_consecutive_skipped], 0.0);
   // The host's slots are the host's.
   EXPECT_EQ(control[control_learning_rate], 0.25);
   EXPECT_EQ(control[control_schedule], 0.5);
