@@ -105,6 +105,22 @@ Tensor ParameterStore::view(const Tensor& flat, ParameterId id) const {
   return {start, flat.dtype, parameter.shape};
 }
 
+void ParameterStore::use_average(Ops& ops) {
+  if (separate_master_) {
+    ops.copy(average_, compute_);
+  } else {
+    compute_ = average_;
+  }
+}
+
+void ParameterStore::use_weights(Ops& ops) {
+  if (separate_master_) {
+    ops.copy(master_, compute_);
+  } else {
+    compute_ = master_;
+  }
+}
+
 void ParameterStore::initialize(Ops& ops, uint64_t seed) {
   for (const Tensor* flat : {&master_, &gradients_, &first_moment_, &second_moment_}) {
     if (*flat) ops.fill(*flat, 0.0);

@@ -91,6 +91,11 @@ class ParameterStore {
   bool has_separate_master() const { return separate_master_; }
   size_t bytes() const { return bytes_; }
 
+  /// Makes layers read the averaged weights, for evaluation; until use_weights(), nothing may
+  /// train.
+  void use_average(Ops& ops);
+  void use_weights(Ops& ops);
+
   /// Draws the initial weights from Philox (each parameter a stream of its own) and clears moments
   /// and gradients.
   void initialize(Ops& ops, uint64_t seed);

@@ -1,0 +1,59 @@
+// What joins data, model, loss and metric. The training loop knows a run only through this.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "nn/context.h"
+
+namespace sigtrain {
+
+/// Means over the counted targets of a step or an evaluation.
+struct LossReport {
+  double loss = 0.0;       // cross-entropy in nats, without smoothing and z-loss
+  double objective = 0.0;  // what is differentiated
+  double accuracy = 0.0;   // share of targets with the largest logit
+  int64_t targets = 0;
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+
+  virtual const ParameterTable& parameters() const = 0;
+  /// Layers that write diagnostics.
+  virtual int64_t layers() const = 0;
+  virtual int64_t seq_len() const = 0;
+  /// Tokens (or what the task counts its speed in) of one optimizer step over all ranks, and their
+  /// name.
+  virtual int64_t units_per_step() const = 0;
+  virtual std::string_view unit() const = 0;
+
+  /// Makes tables and batch memory; call once, also with a planning backend, before any pass.
+  virtual void prepare(Ops& ops) = 0;
+  /// Bytes of batches held on the device.
+  virtual size_t batch_bytes() const = 0;
+
+  /// Brings the data of optimizer step `step` (0-based) to the device and clears the step's loss
+  /// sums.
+  virtual void begin_step(Ops& ops, int64_t step) = 0;
+  /// Micro-batches in a step on this rank.
+  virtual int64_t micro_steps() const = 0;
+  /// Forward and backward of one of them; gradients are of the mean loss over the whole global
+  /// batch.
+  virtual void micro_step(Context& context, int64_t micro_step) = 0;
+  /// The loss of the step begun last; waits for the device.
+  virtual LossReport step_report(Ops& ops) const = 0;
+
+  /// Forward over the validation data.
+  virtual LossReport evaluate(Context& context) = 0;
+  virtual bool has_validation() const = 0;
+
+  /// What checkpoints must agree on with the data at hand, e.g. the vocabulary's hash.
+  virtual nlohmann::json data_state(int64_t step) const = 0;
+  /// Throws Error if a checkpoint was made with other data than this task's.
+  virtual void check_data_state(const nlohmann::json& state) const = 0;
+};
+
+}  // namespace sigtrain

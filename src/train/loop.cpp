@@ -1,0 +1,284 @@
+#include "train/loop.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+#include "config/derived.h"
+#include "config/writer.h"
+#include "core/file_io.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/progress.h"
+#include "train/schedule.h"
+#include "train/signals.h"
+#include "train/snapshot.h"
+#include "train/tensorboard.h"
+
+namespace sigtrain {
+namespace {
+
+/// Seconds since it was started.
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  void restart() { start_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now();
+};
+
+/// The memory of a run, allocated once.
+struct RunMemory {
+  RunMemory(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan, bool training)
+      : parameters(task.parameters(), ops, parameter_buffers(config, training)),
+        arena_memory(ops.allocate(plan.arena)),
+        arena(arena_memory.get(), plan.arena),
+        workspace_memory(ops.allocate(plan.workspace)),
+        diagnostics(ops, task.layers()) {
+    ops.set_workspace({workspace_memory.get(),
+                       DType::f32,
+                       {static_cast<int64_t>(plan.workspace / sizeof(float))}});
+    task.prepare(ops);
+  }
+
+  ParameterStore parameters;
+  DeviceMemory arena_memory;
+  Arena arena;
+  DeviceMemory workspace_memory;
+  Diagnostics diagnostics;
+};
+
+class TrainingRun {
+ public:
+  TrainingRun(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
+              LoopOptions options)
+      : config_(config),
+        task_(task),
+        ops_(ops),
+        folder_(run_dir(config.run)),
+        resume_command_(std::move(options.resume_command)),
+        memory_(config, task, ops, plan, true),
+        optimizer_(memory_.parameters, ops, config.optimizer, config.model.width) {
+    memory_.parameters.initialize(ops, config.train.seed);
+    if (options.resume) {
+      progress_ = load_snapshot(*options.resume, config, ops, task, memory_.parameters, optimizer_);
+      spdlog::info("resuming {} at step {}", options.resume->path().string(), progress_.step);
+    }
+    seconds_before_ = progress_.seconds;
+    const std::optional<int64_t> resume_step =
+        options.resume ? std::optional(progress_.step) : std::nullopt;
+    write_file(folder_ / "config.yaml", to_yaml(config));
+    metrics_.emplace(folder_ / "metrics.jsonl", resume_step);
+    if (config.log.tensorboard) tensorboard_.emplace(folder_, progress_.step + 1);
+  }
+
+  void run() {
+    const StopSignal stop;
+    Progress progress(progress_.step, config_.train.steps);
+    interval_.restart();
+    while (progress_.step < config_.train.steps && !stop.requested()) {
+      const bool is_last = progress_.step + 1 == config_.train.steps;
+      const bool is_logged =
+          is_last || progress_.step == 0 || (progress_.step + 1) % config_.log.every == 0;
+      step(is_logged);
+      ProgressValues shown;
+      shown.step = progress_.step;
+      if (is_logged) {
+        log_step(shown);
+        progress.log(shown, clock_.seconds());
+      } else {
+        progress.update(shown, clock_.seconds());
+      }
+      const bool evaluates = config_.eval.every > 0 && progress_.step % config_.eval.every == 0;
+      if ((evaluates || is_last) && task_.has_validation()) {
+        shown.validation_loss = log_evaluation();
+        progress.log(shown, clock_.seconds());
+      }
+      if (is_last ||
+          (config_.checkpoint.every > 0 && progress_.step % config_.checkpoint.every == 0))
+        save();
+    }
+    if (progress_.step < config_.train.steps) {
+      if (saved_step_ != progress_.step) save();
+      spdlog::warn("stopped by {} after step {}; to go on: {}",
+                   stop.signal() == SIGINT ? "SIGINT" : "SIGTERM", progress_.step, resume_command_);
+    }
+  }
+
+ private:
+  Context context(bool training, bool with_diagnostics) {
+    return {ops_,
+            memory_.arena,
+            memory_.parameters,
+            0,
+            0,
+            config_.train.seed,
+            training,
+            with_diagnostics ? &memory_.diagnostics : nullptr};
+  }
+
+  void step(bool is_logged) {
+    task_.begin_step(ops_, progress_.step);
+    optimizer_.zero_gradients(ops_);
+    for (int64_t micro = 0; micro < task_.micro_steps(); ++micro) {
+      const bool is_last = micro + 1 == task_.micro_steps();
+      Context micro_context = context(true, config_.log.diagnostics && is_logged && is_last);
+      task_.micro_step(micro_context, micro);
+    }
+    optimizer_.step(ops_,
+                    schedule_factor(config_.schedule, config_.train.steps, progress_.step + 1));
+    ++progress_.step;
+    if (is_logged || ops_.is_synchronous()) check_finite();
+  }
+
+  void check_finite() {
+    report_ = optimizer_.report(ops_);
+    if (!report_.finite) {
+      spdlog::warn(
+          "step {}: the gradient is not finite (norm {}); the step is skipped, {} in a row, {} in "
+          "all",
+          progress_.step, report_.grad_norm, report_.skipped_in_a_row, report_.skipped_steps);
+    }
+    if (report_.skipped_in_a_row >= config_.train.max_bad_steps) {
+      const std::string last =
+          saved_step_ ? fmt::format("the checkpoint of step {} is intact", *saved_step_)
+                      : std::string("no checkpoint was written by this process");
+      throw Error(
+          "{} steps in a row had a loss or gradient that is not finite (train.max_bad_steps); {}. "
+          "Lower "
+          "optimizer.learning_rate, lengthen schedule.warmup_steps, or look at the diagnostics in "
+          "{}",
+          report_.skipped_in_a_row, last, (folder_ / "metrics.jsonl").string());
+    }
+  }
+
+  double total_seconds() const { return seconds_before_ + clock_.seconds(); }
+
+  void record(const MetricsRecord& record) {
+    metrics_->write(record);
+    if (tensorboard_) tensorboard_->write(record);
+  }
+
+  void log_step(ProgressValues& shown) {
+    const LossReport loss = task_.step_report(ops_);
+    const double interval = interval_.seconds() - held_;
+    const double tokens_per_second =
+        static_cast<double>((progress_.step - interval_start_) * task_.units_per_step()) / interval;
+    const double factor = schedule_factor(config_.schedule, config_.train.steps, progress_.step);
+    MetricsRecord line;
+    line.step = progress_.step;
+    line.split = "train";
+    line.add("loss", loss.loss);
+    if (loss.objective != loss.loss) line.add("objective", loss.objective);
+    line.add("accuracy", loss.accuracy);
+    line.add("lr", config_.optimizer.learning_rate * factor);
+    line.add("grad_norm", report_.grad_norm);
+    line.add("tokens_per_second", tokens_per_second);
+    line.add("seconds", total_seconds());
+    line.add("tokens", progress_.step * task_.units_per_step());
+    line.add("skipped_steps", report_.skipped_steps);
+    if (config_.log.diagnostics) {
+      const auto by_diagnostic = memory_.diagnostics.read(ops_);
+      for (int d = 0; d < diagnostic_count; ++d) {
+        line.add(std::string(name_of(static_cast<Diagnostic>(d))),
+                 by_diagnostic[static_cast<size_t>(d)]);
+      }
+      line.add("layer_grad_norm", optimizer_.group_grad_norms(ops_));
+    }
+    record(line);
+    shown.loss = loss.loss;
+    shown.lr = config_.optimizer.learning_rate * factor;
+    shown.grad_norm = report_.grad_norm;
+    shown.tokens_per_second = tokens_per_second;
+    restart_interval();
+  }
+
+  double log_evaluation() {
+    const double before = interval_.seconds();
+    Context evaluation = context(false, false);
+    const LossReport loss = task_.evaluate(evaluation);
+    MetricsRecord line;
+    line.step = progress_.step;
+    line.split = "validation";
+    line.add("loss", loss.loss);
+    line.add("accuracy", loss.accuracy);
+    line.add("targets", loss.targets);
+    if (memory_.parameters.average()) {
+      memory_.parameters.use_average(ops_);
+      line.add("loss_ema", task_.evaluate(evaluation).loss);
+      memory_.parameters.use_weights(ops_);
+    }
+    line.add("seconds", total_seconds());
+    line.add("tokens", progress_.step * task_.units_per_step());
+    record(line);
+    held_ += interval_.seconds() - before;
+    return loss.loss;
+  }
+
+  void save() {
+    const double before = interval_.seconds();
+    progress_.seconds = total_seconds();
+    const auto path = save_snapshot(folder_ / "checkpoints", config_, ops_, task_,
+                                    memory_.parameters, optimizer_, progress_);
+    saved_step_ = progress_.step;
+    spdlog::info("checkpoint {}", path.string());
+    held_ += interval_.seconds() - before;
+  }
+
+  void restart_interval() {
+    interval_.restart();
+    interval_start_ = progress_.step;
+    held_ = 0.0;
+  }
+
+  const Config& config_;
+  Task& task_;
+  Ops& ops_;
+  std::filesystem::path folder_;
+  std::string resume_command_;
+  RunMemory memory_;
+  Optimizer optimizer_;
+  RunProgress progress_;
+  double seconds_before_ = 0.0;
+  std::optional<MetricsWriter> metrics_;
+  std::optional<TensorBoardWriter> tensorboard_;
+  OptimizerReport report_;
+  std::optional<int64_t> saved_step_;
+  Stopwatch clock_;
+  // Tokens a second are of training alone: since the last logged step, less evaluations and
+  // checkpoints.
+  Stopwatch interval_;
+  int64_t interval_start_ = 0;
+  double held_ = 0.0;
+};
+
+}  // namespace
+
+void train(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
+           LoopOptions options) {
+  TrainingRun(config, task, ops, plan, std::move(options)).run();
+}
+
+void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
+                         const CheckpointReader& checkpoint) {
+  if (!task.has_validation())
+    throw UsageError("--eval-only: data.source synthetic has no validation data");
+  check_same_model(checkpoint, config);
+  RunMemory memory(config, task, ops, plan, false);
+  Context context{ops, memory.arena, memory.parameters, 0, 0, config.train.seed, false, nullptr};
+  const auto evaluate = [&](bool average) {
+    load_weights(checkpoint, ops, memory.parameters, average);
+    const LossReport loss = task.evaluate(context);
+    spdlog::info("{}{}: validation loss {:.5f}, perplexity {:.3f}, accuracy {:.4f} over {} targets",
+                 checkpoint.path().string(), average ? " (averaged weights)" : "", loss.loss,
+                 std::exp(loss.loss), loss.accuracy, loss.targets);
+  };
+  evaluate(false);
+  if (config.optimizer.ema_decay > 0.0) evaluate(true);
+}
+
+}  // namespace sigtrain

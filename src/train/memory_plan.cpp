@@ -1,0 +1,100 @@
+#include "train/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include "nn/parameters.h"
+#include "ops/planning_ops.h"
+#include "train/optimizer.h"
+
+namespace sigtrain {
+namespace {
+
+std::string bytes_text(size_t bytes) {
+  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024.0 && unit < 4) value /= 1024.0, ++unit;
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
+}
+
+std::string plan_line(std::string_view purpose, size_t bytes) {
+  return fmt::format("  {:<32} {:>14}\n", purpose, bytes_text(bytes));
+}
+
+}  // namespace
+
+ParameterBuffers parameter_buffers(const Config& config, bool training) {
+  return {training, training, config.optimizer.ema_decay > 0.0};
+}
+
+MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training) {
+  PlanningOps ops(backend);
+  Arena arena = Arena::planning();
+  const ParameterStore parameters =
+      ParameterStore::planning(task.parameters(), ops, parameter_buffers(config, training));
+  Diagnostics diagnostics = Diagnostics::planning(ops, task.layers());
+  Context context{ops,
+                  arena,
+                  parameters,
+                  config.train.micro_batch,
+                  task.seq_len(),
+                  config.train.seed,
+                  true,
+                  config.log.diagnostics ? &diagnostics : nullptr};
+  MemoryPlan plan;
+  if (training) {
+    task.micro_step(context, 0);
+    plan.flops_per_unit =
+        ops.flops() / static_cast<double>(config.train.micro_batch * task.seq_len());
+    Optimizer optimizer(parameters, ops, config.optimizer, config.model.width);
+    optimizer.step(ops, 1.0);
+  }
+  context.training = false;
+  context.diagnostics = nullptr;
+  if (task.has_validation()) task.evaluate(context);
+
+  plan.weights = parameters.master().bytes();
+  plan.compute_weights = parameters.has_separate_master() ? parameters.compute().bytes() : 0;
+  plan.gradients = parameters.gradients().bytes();
+  plan.moments = parameters.first_moment().bytes() + parameters.second_moment().bytes();
+  plan.average = parameters.average().bytes();
+  plan.batches = task.batch_bytes();
+  plan.arena = arena.peak();
+  plan.arena_by_purpose = arena.by_purpose_at_peak();
+  plan.workspace = ops.workspace_bytes();
+  return plan;
+}
+
+std::string describe_plan(const MemoryPlan& plan, const Task& task) {
+  std::string text = "parameters\n";
+  const ParameterTable& table = task.parameters();
+  for (int group = 0; group < static_cast<int>(table.groups().size()); ++group) {
+    int64_t in_group = 0;
+    for (const Parameter& parameter : table.parameters())
+      in_group += parameter.group == group ? parameter.shape.numel() : 0;
+    text += fmt::format("  {:<32} {:>14}\n", table.groups()[static_cast<size_t>(group)], in_group);
+    for (const Parameter& parameter : table.parameters()) {
+      if (parameter.group == group) {
+        text += fmt::format("    {:<40} {:>16} {:>14}\n", parameter.name,
+                            parameter.shape.to_string(), parameter.shape.numel());
+      }
+    }
+  }
+  text += fmt::format("  {:<32} {:>14}  ({:.3f}e9)\n\nmemory\n", "total", table.count(),
+                      static_cast<double>(table.count()) * 1e-9);
+  text += plan_line("weights", plan.weights);
+  if (plan.compute_weights) text += plan_line("weights in compute precision", plan.compute_weights);
+  text += plan_line("gradients", plan.gradients) + plan_line("optimizer moments", plan.moments);
+  if (plan.average) text += plan_line("averaged weights", plan.average);
+  for (int purpose = 0; purpose < purpose_count; ++purpose) {
+    const size_t bytes = plan.arena_by_purpose[static_cast<size_t>(purpose)];
+    if (bytes) text += plan_line(name_of(static_cast<Purpose>(purpose)), bytes);
+  }
+  text += plan_line("workspace", plan.workspace) + plan_line("batches", plan.batches) +
+          plan_line("total", plan.total());
+  text += fmt::format("\ncompute\n  {:<32} {:>14.4g}  (matrix products, forward and backward)\n",
+                      fmt::format("FLOPs a {}", task.unit()), plan.flops_per_unit);
+  return text;
+}
+
+}  // namespace sigtrain

@@ -1,0 +1,36 @@
+// The plan of a run's memory and work, made by one planning pass before step 1.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "config/schema.h"
+#include "core/arena.h"
+#include "tasks/task.h"
+
+namespace sigtrain {
+
+struct MemoryPlan {
+  size_t weights = 0, compute_weights = 0, gradients = 0, moments = 0, average = 0;
+  size_t batches = 0;
+  size_t arena = 0;
+  Arena::ByPurpose arena_by_purpose{};
+  size_t workspace = 0;
+  double flops_per_unit = 0.0;  // matrix products of forward and backward for one token
+
+  size_t parameters() const { return weights + compute_weights + gradients + moments + average; }
+  size_t total() const { return parameters() + batches + arena + workspace; }
+};
+
+/// The flat buffers a run of this kind keeps.
+ParameterBuffers parameter_buffers(const Config& config, bool training);
+
+/// Runs one micro-batch of the task through a planning backend that stands for `backend`. Allocates
+/// no tensors: it works for models that this machine could not hold. The task must have been
+/// prepared with a planning backend or with `backend`.
+MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training);
+
+/// What --dry-run prints: parameters by layer, bytes by purpose, FLOPs a token.
+std::string describe_plan(const MemoryPlan& plan, const Task& task);
+
+}  // namespace sigtrain

@@ -1,0 +1,60 @@
+// AdamW over the flat parameter buffers: clipping by the global norm, decay and rate scale by kind
+// of parameter, averaging.
+#pragma once
+
+#include <vector>
+
+#include "config/schema.h"
+#include "nn/parameters.h"
+
+namespace sigtrain {
+
+/// A run of neighbouring parameters with the same settings: elements [begin, end) of the flat
+/// buffers.
+struct OptimizerRange {
+  int64_t begin = 0, end = 0;
+  AdamWDesc desc;
+};
+
+/// How the parameters of a table are updated. mup_simple scales linear weights by
+/// min(mup_base_width / width, 1); norms, biases and LayerScale decay only with
+/// decay_norms_and_biases.
+std::vector<OptimizerRange> optimizer_ranges(const ParameterTable& table,
+                                             const OptimizerConfig& config, int64_t width);
+
+/// What the last steps did, as read from the device.
+struct OptimizerReport {
+  double grad_norm = 0.0;  // global, before clipping
+  bool finite = true;      // false: the last step was skipped
+  int64_t applied_steps = 0, skipped_steps = 0, skipped_in_a_row = 0;
+};
+
+class Optimizer {
+ public:
+  Optimizer(const ParameterStore& parameters, Ops& ops, const OptimizerConfig& config,
+            int64_t width);
+
+  /// Starts a step: clears the gradients.
+  void zero_gradients(Ops& ops) const;
+  /// Clips, updates weights and moments and their average; changes nothing if a gradient is not
+  /// finite. `factor` is the schedule's. Does not wait for the device.
+  void step(Ops& ops, double factor);
+
+  /// These wait for the device.
+  OptimizerReport report(Ops& ops) const;
+  std::vector<double> group_grad_norms(Ops& ops) const;
+  /// The whole control vector (ops.h), to save and restore.
+  std::vector<double> control(Ops& ops) const;
+  void set_control(Ops& ops, const std::vector<double>& values);
+
+ private:
+  const ParameterStore& parameters_;
+  OptimizerConfig config_;
+  std::vector<OptimizerRange> ranges_;
+  DeviceMemory memory_;
+  Tensor control_;     // [control_slots]
+  Tensor rates_;       // its last two slots, which the host writes
+  Tensor group_sums_;  // [groups]
+};
+
+}  // namespace sigtrain

@@ -1,0 +1,131 @@
+#include "train/snapshot.h"
+
+#include <fmt/format.h>
+
+#include <deque>
+#include <sstream>
+
+#include "config/reader.h"
+#include "config/writer.h"
+
+#ifndef SIGTRAIN_VERSION
+#error "SIGTRAIN_VERSION comes from CMake"
+#endif
+
+namespace sigtrain {
+namespace {
+
+/// Host memory for parameters' parts of the flat buffers, under their names in the checkpoint.
+class HostTensors {
+ public:
+  /// Adds PREFIX + name for every parameter's part of `flat`.
+  void add(const ParameterStore& parameters, const Tensor& flat, const std::string& prefix) {
+    if (!flat) return;
+    for (ParameterId id = 0; id < static_cast<ParameterId>(parameters.table().parameters().size());
+         ++id) {
+      const Tensor device = parameters.view(flat, id);
+      memory_.emplace_back(device.bytes());
+      named_.push_back({prefix + parameters.table()[id].name,
+                        {memory_.back().data(), device.dtype, device.shape}});
+      device_.push_back(device);
+    }
+  }
+  void download(Ops& ops) const {
+    for (size_t i = 0; i < named_.size(); ++i) ops.download(named_[i].tensor.data, device_[i]);
+  }
+  void upload(Ops& ops) const {
+    for (size_t i = 0; i < named_.size(); ++i) ops.upload(device_[i], named_[i].tensor.data);
+  }
+  const std::vector<NamedTensor>& named() const { return named_; }
+
+ private:
+  std::deque<std::vector<std::byte>> memory_;
+  std::vector<NamedTensor> named_;
+  std::vector<Tensor> device_;
+};
+
+HostTensors model_tensors(const ParameterStore& parameters) {
+  HostTensors tensors;
+  tensors.add(parameters, parameters.master(), "");
+  return tensors;
+}
+
+HostTensors optimizer_tensors(const ParameterStore& parameters) {
+  HostTensors tensors;
+  tensors.add(parameters, parameters.first_moment(), "adam.m.");
+  tensors.add(parameters, parameters.second_moment(), "adam.v.");
+  tensors.add(parameters, parameters.average(), "ema.");
+  return tensors;
+}
+
+}  // namespace
+
+std::filesystem::path save_snapshot(const std::filesystem::path& folder, const Config& config,
+                                    Ops& ops, const Task& task, const ParameterStore& parameters,
+                                    const Optimizer& optimizer, const RunProgress& progress) {
+  const HostTensors model = model_tensors(parameters), moments = optimizer_tensors(parameters);
+  model.download(ops);
+  moments.download(ops);
+  const OptimizerReport report = optimizer.report(ops);
+  CheckpointContents contents;
+  contents.model = model.named();
+  contents.optimizer = moments.named();
+  contents.state.step = progress.step;
+  contents.state.tokens = progress.step * task.units_per_step();
+  contents.state.seed = config.train.seed;
+  contents.state.data_position = task.data_state(progress.step);
+  contents.state.skipped_steps = report.skipped_steps;
+  contents.state.skipped_in_a_row = report.skipped_in_a_row;
+  contents.state.code_version = SIGTRAIN_VERSION;
+  contents.state.extra = {{"optimizer_control", optimizer.control(ops)},
+                          {"seconds", progress.seconds}};
+  contents.config_yaml = to_yaml(config);
+  return write_checkpoint(folder, contents, config.checkpoint.keep);
+}
+
+RunProgress load_snapshot(const CheckpointReader& checkpoint, const Config& config, Ops& ops,
+                          const Task& task, const ParameterStore& parameters,
+                          Optimizer& optimizer) {
+  check_same_model(checkpoint, config);
+  const TrainingState& state = checkpoint.state();
+  if (state.seed != config.train.seed) {
+    throw Error("{} was trained with train.seed {}, this config says {}",
+                checkpoint.path().string(), state.seed, config.train.seed);
+  }
+  task.check_data_state(state.data_position);
+  const HostTensors moments = optimizer_tensors(parameters);
+  load_tensors(checkpoint.optimizer(), moments.named());
+  moments.upload(ops);
+  load_weights(checkpoint, ops, parameters, false);
+  optimizer.set_control(ops, state.extra.at("optimizer_control").get<std::vector<double>>());
+  return {state.step, state.extra.at("seconds").get<double>()};
+}
+
+void load_weights(const CheckpointReader& checkpoint, Ops& ops, const ParameterStore& parameters,
+                  bool average) {
+  const HostTensors model = model_tensors(parameters);
+  if (average) {
+    for (const NamedTensor& weight : model.named())
+      checkpoint.optimizer().read("ema." + weight.name, weight.tensor);
+  } else {
+    load_tensors(checkpoint.model(), model.named());
+  }
+  model.upload(ops);
+  if (parameters.has_separate_master()) ops.copy(parameters.master(), parameters.compute());
+}
+
+void check_same_model(const CheckpointReader& checkpoint, const Config& config) {
+  Config theirs = config;
+  theirs.model = read_config((checkpoint.path() / "config.yaml").string(), {}).model;
+  std::istringstream a(to_yaml(theirs)), b(to_yaml(config));
+  std::string their_line, our_line;
+  while (std::getline(a, their_line) && std::getline(b, our_line)) {
+    if (their_line != our_line) {
+      throw Error("{} was trained with another model: its config has `{}`, this one `{}`",
+                  checkpoint.path().string(), their_line.substr(their_line.find_first_not_of(' ')),
+                  our_line.substr(our_line.find_first_not_of(' ')));
+    }
+  }
+}
+
+}  // namespace sigtrain
