@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything, and runs every test that this machine can run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
+
+install_packages "${build_packages[@]}" libgtest-dev libgmock-dev clang-format-14 git python3 python3-numpy python3-matplotlib python3-yaml shellcheck
+
+say "Checking the format"
+# Releases of clang-format differ in what they write: this one is packaged for Debian 12 and Ubuntu 24.04 alike.
+git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror || fail "unformatted code: run clang-format-14 -i on the files above"
+shellcheck --external-sources scripts/*.sh .ci/run || fail "shellcheck found problems in the scripts above"
+
+say "Building"
+build
+
+say "Testing"
+if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+  exclude=()
+else
+  say "No GPU was found: the tests labelled gpu are skipped"
+  exclude=(--label-exclude gpu)
+fi
+ctest --test-dir build --output-on-failure --parallel "$(nproc)" "${exclude[@]}"
