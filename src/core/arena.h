@@ -11,7 +11,7 @@ namespace sigtrain {
 
 /// What an allocation is for; the memory plan is printed by these.
 enum class Purpose : uint8_t { activation, temporary, workspace, gradient, statistic };
-constexpr int purpose_count = 5;
+constexpr int kPurposeCount = 5;
 std::string_view name_of(Purpose purpose);
 
 /// Bump allocator with stack discipline: take a mark, allocate, release back to the mark. It
@@ -19,7 +19,7 @@ std::string_view name_of(Purpose purpose);
 /// it records how much would be needed.
 class Arena {
  public:
-  using ByPurpose = std::array<size_t, purpose_count>;
+  using ByPurpose = std::array<size_t, kPurposeCount>;
   struct Mark {
     size_t offset = 0;
     ByPurpose by_purpose{};

@@ -10,7 +10,7 @@ namespace sigtrain {
 namespace {
 
 // Streams of random numbers above all blocks'.
-constexpr uint64_t embedding_dropout_stream = uint64_t{1} << 23;
+constexpr uint64_t kEmbeddingDropoutStream = uint64_t{1} << 23;
 
 }  // namespace
 
@@ -89,12 +89,12 @@ Tensor DecoderLm::forward(const Context& context, const Tensor& tokens,
                           Norm::Saved& final_saved) const {
   const Tensor delta_buffer = context.activation(config_.width, Purpose::temporary);
   const Tensor output = context.activation(config_.width);
-  Stream stream{context.activation(config_.width), {}, no_parameter};
-  const Tensor position_rows = positions_ != no_parameter ? context.weight(positions_) : sincos_;
+  Stream stream{context.activation(config_.width), {}, kNoParameter};
+  const Tensor position_rows = positions_ != kNoParameter ? context.weight(positions_) : sincos_;
   const Tensor positions = position_rows ? position_rows.slice(0, context.seq_len) : Tensor{};
   context.ops.embedding_forward(tokens, context.weight(embedding_), positions, stream.residual);
   if (context.training && config_.dropout > 0.0) {
-    context.ops.dropout({context.seed, embedding_dropout_stream}, config_.dropout, stream.residual,
+    context.ops.dropout({context.seed, kEmbeddingDropoutStream}, config_.dropout, stream.residual,
                         stream.residual);
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -135,11 +135,11 @@ void DecoderLm::train(const Context& context, const Tensor& tokens, const Tensor
     context.arena.release(marks[i]);
   }
   if (config_.dropout > 0.0) {
-    context.ops.dropout({context.seed, embedding_dropout_stream}, config_.dropout,
-                        gradient.residual, gradient.residual);
+    context.ops.dropout({context.seed, kEmbeddingDropoutStream}, config_.dropout, gradient.residual,
+                        gradient.residual);
   }
   Tensor d_positions;
-  if (positions_ != no_parameter)
+  if (positions_ != kNoParameter)
     d_positions = context.gradient(positions_).slice(0, context.seq_len);
   context.ops.embedding_backward(tokens, gradient.residual, context.gradient(embedding_),
                                  d_positions);

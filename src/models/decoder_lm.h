@@ -41,7 +41,7 @@ class DecoderLm {
   Tensor head_weight(const Context& context) const;
 
   ModelConfig config_;
-  ParameterId embedding_ = no_parameter, positions_ = no_parameter, head_ = no_parameter;
+  ParameterId embedding_ = kNoParameter, positions_ = kNoParameter, head_ = kNoParameter;
   std::vector<Block> blocks_;
   std::optional<Norm> final_norm_;
   DeviceMemory table_memory_;

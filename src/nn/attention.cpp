@@ -68,9 +68,9 @@ void Attention::forward(const Context& context, const SequenceInfo& sequence, in
   saved.x = x;
   saved.qkv = context.activation(q_columns() + 2 * kv_columns());
   qkv_.forward(context, x, Activation::none, {}, saved.qkv);
-  if (q_norm_ != no_parameter || has_rope_) {
+  if (q_norm_ != kNoParameter || has_rope_) {
     saved.qk = context.activation(q_columns() + kv_columns());
-    if (q_norm_ != no_parameter)
+    if (q_norm_ != kNoParameter)
       saved.rstd = context.statistic({context.rows(), heads_ + kv_heads_});
     ops.qk_norm_rope_forward(describe_qk(context), saved.qkv, context.weight(q_norm_),
                              context.weight(k_norm_), rope(context, sequence), saved.qk,

@@ -48,7 +48,7 @@ class Attention {
   double scale_, bias_, eps_;
   bool causal_, has_rope_;
   Linear qkv_, out_;
-  ParameterId q_norm_ = no_parameter, k_norm_ = no_parameter, head_bias_ = no_parameter;
+  ParameterId q_norm_ = kNoParameter, k_norm_ = kNoParameter, head_bias_ = kNoParameter;
 };
 
 }  // namespace sigtrain

@@ -6,7 +6,7 @@ namespace sigtrain {
 namespace {
 
 // Streams of random numbers: parameters use their index, which stays far below this.
-constexpr uint64_t first_block_stream = uint64_t{1} << 20;
+constexpr uint64_t kFirstBlockStream = uint64_t{1} << 20;
 
 std::string layer_name(const std::string& name, const char* part) { return name + "." + part; }
 
@@ -15,7 +15,7 @@ std::string layer_name(const std::string& name, const char* part) { return name 
 Block::Half::Half(ParameterTable& table, const std::string& name, const ModelConfig& config,
                   int64_t index)
     : norm(table, name + "_norm", config.norm, config.width),
-      dropout_stream(first_block_stream + static_cast<uint64_t>(2 * index)),
+      dropout_stream(kFirstBlockStream + static_cast<uint64_t>(2 * index)),
       depth_stream(dropout_stream + 1) {
   if (config.norm.structure == NormStructure::hybrid)
     post_norm.emplace(table, name + "_post_norm", config.norm, config.width);
@@ -65,7 +65,7 @@ template <typename F>
 void Block::forward_half(const Context& context, const Half& half, const Tensor& delta_buffer,
                          Stream& stream, HalfSaved& saved, bool is_attention, F f) const {
   // The gradient of gamma is delta's product with another: only then must backward see delta again.
-  const bool keeps_delta = context.training && half.layer_scale != no_parameter;
+  const bool keeps_delta = context.training && half.layer_scale != kNoParameter;
   const Tensor delta = keeps_delta ? context.activation(width_) : delta_buffer;
   Tensor x = stream.residual;
   if (structure_ != NormStructure::post) {

@@ -44,7 +44,7 @@ class Block {
     Half(ParameterTable& table, const std::string& name, const ModelConfig& config, int64_t index);
     Norm norm;
     std::optional<Norm> post_norm;
-    ParameterId layer_scale = no_parameter;
+    ParameterId layer_scale = kNoParameter;
     uint64_t dropout_stream, depth_stream;
   };
 

@@ -33,6 +33,6 @@ struct Context {
 };
 
 /// The id of a parameter that a layer does not have.
-constexpr ParameterId no_parameter = -1;
+constexpr ParameterId kNoParameter = -1;
 
 }  // namespace sigtrain

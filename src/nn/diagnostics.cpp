@@ -25,7 +25,7 @@ Diagnostics::Diagnostics(Ops& ops, int64_t layers) : Diagnostics(planning(ops, l
 Diagnostics Diagnostics::planning(const Ops& ops, int64_t layers) {
   Diagnostics diagnostics;
   diagnostics.layers_ = layers;
-  diagnostics.values_ = {nullptr, ops.accumulate_dtype(), {diagnostic_count, layers}};
+  diagnostics.values_ = {nullptr, ops.accumulate_dtype(), {kDiagnosticCount, layers}};
   return diagnostics;
 }
 
@@ -34,10 +34,10 @@ Tensor Diagnostics::slot(Diagnostic diagnostic, int64_t layer) const {
   return values_.reshape({values_.numel()}).slice(index, index + 1);
 }
 
-std::array<std::vector<double>, diagnostic_count> Diagnostics::read(Ops& ops) const {
+std::array<std::vector<double>, kDiagnosticCount> Diagnostics::read(Ops& ops) const {
   const std::vector<double> all = host_values(ops, values_);
-  std::array<std::vector<double>, diagnostic_count> by_diagnostic;
-  for (int d = 0; d < diagnostic_count; ++d)
+  std::array<std::vector<double>, kDiagnosticCount> by_diagnostic;
+  for (int d = 0; d < kDiagnosticCount; ++d)
     by_diagnostic[d].assign(all.begin() + d * layers_, all.begin() + (d + 1) * layers_);
   return by_diagnostic;
 }

@@ -18,7 +18,7 @@ enum class Diagnostic : uint8_t {
                          // and its norm
   attention_row_sum,     // mean over queries of the attention weights' row sum (1 for softmax)
 };
-constexpr int diagnostic_count = 3;
+constexpr int kDiagnosticCount = 3;
 std::string_view name_of(Diagnostic diagnostic);
 
 /// Owns one slot for each layer and diagnostic in the backend's memory.
@@ -32,12 +32,12 @@ class Diagnostics {
   Tensor slot(Diagnostic diagnostic, int64_t layer) const;
   int64_t layers() const { return layers_; }
   /// One value a layer, by diagnostic; waits for the device.
-  std::array<std::vector<double>, diagnostic_count> read(Ops& ops) const;
+  std::array<std::vector<double>, kDiagnosticCount> read(Ops& ops) const;
 
  private:
   Diagnostics() = default;
   DeviceMemory memory_;
-  Tensor values_;  // [diagnostic_count, layers]
+  Tensor values_;  // [kDiagnosticCount, layers]
   int64_t layers_ = 0;
 };
 

@@ -7,7 +7,7 @@ namespace sigtrain {
 Linear::Linear(ParameterTable& table, const std::string& name, int64_t in, int64_t out, bool bias)
     : weight_(table.add(name + ".weight", {out, in}, ParameterKind::linear_weight,
                         {0.0, 1.0 / std::sqrt(static_cast<double>(in))})),
-      bias_(bias ? table.add(name + ".bias", {out}, ParameterKind::bias, {}) : no_parameter) {}
+      bias_(bias ? table.add(name + ".bias", {out}, ParameterKind::bias, {}) : kNoParameter) {}
 
 void Linear::forward(const Context& context, const Tensor& x, Activation activation,
                      const Tensor& pre_activation, const Tensor& y) const {

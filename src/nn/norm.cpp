@@ -7,14 +7,14 @@ Norm::Norm(ParameterTable& table, const std::string& name, const NormConfig& con
       weight_(table.add(name + ".weight", {width}, ParameterKind::norm_weight, {1.0, 0.0})),
       bias_(config.kind == NormKind::layernorm
                 ? table.add(name + ".bias", {width}, ParameterKind::bias, {})
-                : no_parameter) {}
+                : kNoParameter) {}
 
 Tensor Norm::statistic_if(const Context& context, bool wanted) const {
   return wanted ? context.statistic({context.rows()}) : Tensor{};
 }
 
 void Norm::forward(const Context& context, const Tensor& x, const Tensor& y, Saved& saved) const {
-  Stream alone{x, {}, no_parameter};
+  Stream alone{x, {}, kNoParameter};
   forward(context, alone, y, saved);
 }
 
@@ -38,7 +38,7 @@ void Norm::forward(const Context& context, Stream& stream, const Tensor& y, Save
                                     saved.rstd);
   if (sum) stream.residual = sum;
   stream.branch = {};
-  stream.layer_scale = no_parameter;
+  stream.layer_scale = kNoParameter;
   saved.x = stream.residual;
 }
 

@@ -13,7 +13,7 @@ namespace sigtrain {
 struct Stream {
   Tensor residual;                         // [N, C]
   ResidualBranch branch;                   // delta absent: nothing is pending
-  ParameterId layer_scale = no_parameter;  // of the pending branch
+  ParameterId layer_scale = kNoParameter;  // of the pending branch
 };
 
 /// Gradients that travel down the stream in backward. The three buffers [N, C] are allocated once
@@ -31,7 +31,7 @@ class Norm {
   struct Saved {
     Tensor x, mean, rstd;   // input; mean for layernorm only
     ResidualBranch branch;  // what was added to get x, and its LayerScale
-    ParameterId layer_scale = no_parameter;
+    ParameterId layer_scale = kNoParameter;
   };
 
   /// Registers NAME.weight [width], ones, and for layernorm NAME.bias [width], zeros.

@@ -8,7 +8,7 @@
 namespace sigtrain {
 namespace {
 
-constexpr int64_t parameter_alignment =
+constexpr int64_t kParameterAlignment =
     64;  // elements: 16-byte vector accesses stay aligned in every dtype
 
 /// Two standard normal deviates from two uniform words (Box and Muller 1958).
@@ -46,7 +46,7 @@ ParameterId ParameterTable::add(std::string name, Shape shape, ParameterKind kin
   parameters_.push_back({std::move(name), shape, kind, init, group, flat_size_});
   count_ += shape.numel();
   flat_size_ +=
-      (shape.numel() + parameter_alignment - 1) / parameter_alignment * parameter_alignment;
+      (shape.numel() + kParameterAlignment - 1) / kParameterAlignment * kParameterAlignment;
   return static_cast<ParameterId>(parameters_.size()) - 1;
 }
 

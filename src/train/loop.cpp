@@ -183,7 +183,7 @@ class TrainingRun {
     line.add("skipped_steps", report_.skipped_steps);
     if (config_.log.diagnostics) {
       const auto by_diagnostic = memory_.diagnostics.read(ops_);
-      for (int d = 0; d < diagnostic_count; ++d) {
+      for (int d = 0; d < kDiagnosticCount; ++d) {
         line.add(std::string(name_of(static_cast<Diagnostic>(d))),
                  by_diagnostic[static_cast<size_t>(d)]);
       }

@@ -86,7 +86,7 @@ std::string describe_plan(const MemoryPlan& plan, const Task& task) {
   if (plan.compute_weights) text += plan_line("weights in compute precision", plan.compute_weights);
   text += plan_line("gradients", plan.gradients) + plan_line("optimizer moments", plan.moments);
   if (plan.average) text += plan_line("averaged weights", plan.average);
-  for (int purpose = 0; purpose < purpose_count; ++purpose) {
+  for (int purpose = 0; purpose < kPurposeCount; ++purpose) {
     const size_t bytes = plan.arena_by_purpose[static_cast<size_t>(purpose)];
     if (bytes) text += plan_line(name_of(static_cast<Purpose>(purpose)), bytes);
   }
