@@ -20,6 +20,9 @@
 namespace sigtrain {
 namespace {
 
+/// Whether something due every `every` steps is due at this one; 0: never.
+bool is_multiple(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
 /// Seconds since it was started.
 class Stopwatch {
  public:
@@ -81,26 +84,23 @@ class TrainingRun {
     Progress progress(progress_.step, config_.train.steps);
     interval_.restart();
     while (progress_.step < config_.train.steps && !stop.requested()) {
-      const bool is_last = progress_.step + 1 == config_.train.steps;
+      const int64_t next = progress_.step + 1;
+      const bool is_last = next == config_.train.steps;
+      const bool evaluates =
+          task_.has_validation() && (is_last || is_multiple(next, config_.eval.every));
       const bool is_logged =
-          is_last || progress_.step == 0 || (progress_.step + 1) % config_.log.every == 0;
+          evaluates || is_last || next == 1 || is_multiple(next, config_.log.every);
       step(is_logged);
       ProgressValues shown;
       shown.step = progress_.step;
+      if (is_logged) log_step(shown);
+      if (evaluates) shown.validation_loss = log_evaluation();
       if (is_logged) {
-        log_step(shown);
         progress.log(shown, clock_.seconds());
       } else {
         progress.update(shown, clock_.seconds());
       }
-      const bool evaluates = config_.eval.every > 0 && progress_.step % config_.eval.every == 0;
-      if ((evaluates || is_last) && task_.has_validation()) {
-        shown.validation_loss = log_evaluation();
-        progress.log(shown, clock_.seconds());
-      }
-      if (is_last ||
-          (config_.checkpoint.every > 0 && progress_.step % config_.checkpoint.every == 0))
-        save();
+      if (is_last || is_multiple(next, config_.checkpoint.every)) save();
     }
     if (progress_.step < config_.train.steps) {
       if (saved_step_ != progress_.step) save();
