@@ -83,6 +83,7 @@ TEST_P(DecoderLms, MemoryGrowsLinearlyWithTheSequence) {
 }
 
 TEST_P(DecoderLms, OverfitsOneBatch) {
+  const OneThread one_thread;
   const ModelConfig model = small_model(GetParam());
   SmallLm<float> lm(model, 4);
   RandomValues random(3);

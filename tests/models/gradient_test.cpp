@@ -101,6 +101,7 @@ class Gradients : public ::testing::TestWithParam<ModelConfig> {
   RandomValues random_;
   TokenRows rows_;
   double counted_ = 0.0;
+  OneThread one_thread_;
 };
 
 TEST_P(Gradients, AreTheSlopesOfTheLoss) {

@@ -12,6 +12,18 @@
 
 namespace sigtrain {
 
+/// One thread as long as it lives: models so small lose by more, most of all on a busy machine.
+class OneThread {
+ public:
+  OneThread() { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_ = omp_get_max_threads();
+};
+
 /// Token ids and targets, i32 [sequences, seq_len].
 struct TokenRows {
   Buffer<int32_t> tokens, targets;
