@@ -17,6 +17,12 @@ double visible_pairs(const AttentionDesc& desc) {
   return pairs;
 }
 
+/// Positions repeat with every sequence.
+void check_positions(const Tensor& positions, int64_t rows) {
+  if (positions.rows() == 0 || rows % positions.rows() != 0)
+    throw Error("embedding: {} rows are no whole number of {}", rows, positions.rows());
+}
+
 /// FLOPs of one product over the visible scores: 2 head_dim for each, over all heads and sequences.
 double score_product_flops(const AttentionDesc& desc) {
   return 2.0 * static_cast<double>(desc.batch * desc.heads * desc.head_dim) * visible_pairs(desc);
@@ -92,6 +98,7 @@ void PlanningOps::copy(const Tensor& source, const Tensor& destination) {
   }
 }
 void PlanningOps::add(const Tensor& x, const Tensor& y) {
+  expect(x, compute_dtype(), x.shape, "add x");
   expect(y, compute_dtype(), x.shape, "add y");
 }
 void PlanningOps::synchronize() {}
@@ -106,8 +113,7 @@ void PlanningOps::embedding_forward(const Tensor& tokens, const Tensor& weight,
   expect(weight, compute_dtype(), {weight.rows(), y.columns()}, "embedding weight");
   if (positions) {
     expect(positions, compute_dtype(), {positions.rows(), y.columns()}, "embedding positions");
-    if (y.rows() % positions.rows() != 0)
-      throw Error("embedding: {} rows are no whole number of {}", y.rows(), positions.rows());
+    check_positions(positions, y.rows());
   }
   expect(y, compute_dtype(), {y.rows(), y.columns()}, "embedding y");
 }
@@ -117,9 +123,11 @@ void PlanningOps::embedding_backward(const Tensor& tokens, const Tensor& dy, con
   expect(tokens, DType::i32, {dy.rows()}, "embedding tokens");
   expect(dy, compute_dtype(), {dy.rows(), dy.columns()}, "embedding dy");
   expect(dweight, accumulate_dtype(), {dweight.rows(), dy.columns()}, "embedding dweight");
-  if (dpositions)
+  if (dpositions) {
     expect(dpositions, accumulate_dtype(), {dpositions.rows(), dy.columns()},
            "embedding dpositions");
+    check_positions(dpositions, dy.rows());
+  }
   need_workspace(backend_.embedding_backward_workspace(dy.rows(), dweight.rows(), dy.columns()));
 }
 
@@ -209,10 +217,12 @@ void PlanningOps::qk_norm_rope_forward(const QkNormRopeDesc& desc, const Tensor&
   const int64_t rows = desc.batch * desc.seq_len, q_and_k = desc.heads + desc.kv_heads;
   expect(qkv, compute_dtype(), {rows, (q_and_k + desc.kv_heads) * desc.head_dim}, "qkv");
   expect(qk_out, compute_dtype(), {rows, q_and_k * desc.head_dim}, "qk");
-  expect_if(q_weight, compute_dtype(), {desc.head_dim}, "q_norm weight");
-  expect_if(k_weight, compute_dtype(), {desc.head_dim}, "k_norm weight");
   expect_if(rope, accumulate_dtype(), {desc.seq_len, desc.head_dim}, "rope table");
-  if (q_weight) expect(rstd, accumulate_dtype(), {rows, q_and_k}, "qk rstd");
+  if (q_weight || k_weight) {
+    expect(q_weight, compute_dtype(), {desc.head_dim}, "q_norm weight");
+    expect(k_weight, compute_dtype(), {desc.head_dim}, "k_norm weight");
+    expect(rstd, accumulate_dtype(), {rows, q_and_k}, "qk rstd");
+  }
 }
 
 void PlanningOps::qk_norm_rope_backward(const QkNormRopeDesc& desc, const Tensor& qkv,
@@ -223,7 +233,8 @@ void PlanningOps::qk_norm_rope_backward(const QkNormRopeDesc& desc, const Tensor
   expect(qkv, compute_dtype(), {rows, (q_and_k + desc.kv_heads) * desc.head_dim}, "qkv");
   expect(d_qkv, compute_dtype(), qkv.shape, "d_qkv");
   expect_if(rope, accumulate_dtype(), {desc.seq_len, desc.head_dim}, "rope table");
-  if (q_weight) {
+  if (q_weight || k_weight) {
+    expect(q_weight, compute_dtype(), {desc.head_dim}, "q_norm weight");
     expect(k_weight, compute_dtype(), {desc.head_dim}, "k_norm weight");
     expect(rstd, accumulate_dtype(), {rows, q_and_k}, "qk rstd");
     expect(dq_weight, accumulate_dtype(), {desc.head_dim}, "q_norm gradient");
@@ -287,6 +298,7 @@ void PlanningOps::vocab_cross_entropy(const CrossEntropyDesc& desc, const Tensor
 // ---- randomness, reductions, optimizer
 
 void PlanningOps::dropout(const RandomStream&, double, const Tensor& x, const Tensor& y) {
+  expect(x, compute_dtype(), x.shape, "dropout x");
   expect(y, compute_dtype(), x.shape, "dropout y");
 }
 
@@ -295,16 +307,19 @@ void PlanningOps::stochastic_depth(const RandomStream&, double, const Tensor& sc
 }
 
 void PlanningOps::root_mean_square(const Tensor& x, const Tensor& result) {
+  expect(x, compute_dtype(), x.shape, "rms x");
   expect(result, accumulate_dtype(), {1}, "rms result");
   need_workspace(backend_.reduction_workspace(x.numel()));
 }
 
 void PlanningOps::mean(const Tensor& x, const Tensor& result) {
+  expect(x, accumulate_dtype(), x.shape, "mean x");
   expect(result, accumulate_dtype(), {1}, "mean result");
   need_workspace(backend_.reduction_workspace(x.numel()));
 }
 
 void PlanningOps::sum_of_squares(const Tensor& x, const Tensor& result) {
+  expect(x, accumulate_dtype(), x.shape, "sum of squares x");
   expect(result, accumulate_dtype(), {1}, "sum of squares result");
   need_workspace(backend_.reduction_workspace(x.numel()));
 }
@@ -318,7 +333,7 @@ void PlanningOps::adamw(const AdamWDesc&, const Tensor& control, const Tensor& g
                         const Tensor& weights, const Tensor& first_moment,
                         const Tensor& second_moment, const Tensor& compute_weights) {
   expect(control, accumulate_dtype(), {control_slots}, "optimizer control");
-  for (const Tensor& x : {gradients, first_moment, second_moment})
+  for (const Tensor& x : {weights, gradients, first_moment, second_moment})
     expect(x, accumulate_dtype(), weights.shape, "adamw range");
   expect_if(compute_weights, compute_dtype(), weights.shape, "adamw compute weights");
 }
@@ -326,6 +341,7 @@ void PlanningOps::adamw(const AdamWDesc&, const Tensor& control, const Tensor& g
 void PlanningOps::ema_update(double, const Tensor& control, const Tensor& weights,
                              const Tensor& average) {
   expect(control, accumulate_dtype(), {control_slots}, "optimizer control");
+  expect(weights, accumulate_dtype(), weights.shape, "averaged weights");
   expect(average, accumulate_dtype(), weights.shape, "average");
 }
 
