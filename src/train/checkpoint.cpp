@@ -286,7 +286,8 @@ CheckpointReader open_checkpoint(const fs::path& path) { return CheckpointReader
 
 std::optional<CheckpointReader> find_resumable(
     const fs::path& folder, const std::function<void(const std::string&)>& warn) {
-  for (const auto& [step, path] : list_steps(folder)) {
+  const auto steps = list_steps(folder);
+  for (const auto& [step, path] : steps) {
     try {
       return open_checkpoint(path);
     } catch (const Error& error) {
@@ -294,7 +295,11 @@ std::optional<CheckpointReader> find_resumable(
                        error.what()));
     }
   }
-  return std::nullopt;
+  if (steps.empty()) return std::nullopt;
+  throw Error(
+      "none of the {} checkpoints under {} is intact: put back a copy of one, or start afresh "
+      "without them",
+      steps.size(), folder.string());
 }
 
 std::vector<fs::path> set_aside_after(const fs::path& folder, int64_t step) {

@@ -72,7 +72,8 @@ class CheckpointReader {
 CheckpointReader open_checkpoint(const std::filesystem::path& path);
 
 /// The checkpoint to go on from under `folder`: the newest that opens. Each newer one that does not
-/// is reported to `warn` with the reason. Empty if there is none.
+/// is reported to `warn` with the reason. Empty if there are none; throws Error if there are but
+/// none opens, since whoever asks to go on should not lose that work unnoticed.
 std::optional<CheckpointReader> find_resumable(const std::filesystem::path& folder,
                                                const std::function<void(const std::string&)>& warn);
 
