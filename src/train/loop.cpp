@@ -100,7 +100,11 @@ class TrainingRun {
       } else {
         progress.update(shown, clock_.seconds());
       }
-      if (is_last || is_multiple(next, config_.checkpoint.every)) save();
+      // While steps are skipped the weights stay as they were: copies of them would only push the
+      // checkpoints from before the trouble out of the last checkpoint.keep.
+      if (is_last ||
+          (is_multiple(next, config_.checkpoint.every) && optimizer_.report(ops_).finite))
+        save();
     }
     if (progress_.step < config_.train.steps) {
       if (saved_step_ != progress_.step) save();

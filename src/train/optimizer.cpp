@@ -80,7 +80,7 @@ void Optimizer::step(Ops& ops, double factor) {
 }
 
 OptimizerReport Optimizer::report(Ops& ops) const {
-  const std::vector<double> values = control(ops);
+  const std::vector<double> values = host_values(ops, control_);
   return {values[control_grad_norm], values[control_finite] != 0.0,
           static_cast<int64_t>(values[control_applied_steps]),
           static_cast<int64_t>(values[control_skipped_steps]),
@@ -93,8 +93,11 @@ std::vector<double> Optimizer::group_grad_norms(Ops& ops) const {
   return norms;
 }
 
-std::vector<double> Optimizer::control(Ops& ops) const { return host_values(ops, control_); }
-void Optimizer::set_control(Ops& ops, const std::vector<double>& values) {
+void Optimizer::restore(Ops& ops, const OptimizerReport& report) {
+  std::vector<double> values(control_slots, 0.0);
+  values[control_applied_steps] = static_cast<double>(report.applied_steps);
+  values[control_skipped_steps] = static_cast<double>(report.skipped_steps);
+  values[control_consecutive_skipped] = static_cast<double>(report.skipped_in_a_row);
   set_host_values(ops, control_, values);
 }
 

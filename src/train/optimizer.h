@@ -43,9 +43,8 @@ class Optimizer {
   /// These wait for the device.
   OptimizerReport report(Ops& ops) const;
   std::vector<double> group_grad_norms(Ops& ops) const;
-  /// The whole control vector (ops.h), to save and restore.
-  std::vector<double> control(Ops& ops) const;
-  void set_control(Ops& ops, const std::vector<double>& values);
+  /// Goes on from the counts of an earlier report; all else in it is of a single step.
+  void restore(Ops& ops, const OptimizerReport& report);
 
  private:
   const ParameterStore& parameters_;

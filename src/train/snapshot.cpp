@@ -77,8 +77,7 @@ std::filesystem::path save_snapshot(const std::filesystem::path& folder, const C
   contents.state.skipped_steps = report.skipped_steps;
   contents.state.skipped_in_a_row = report.skipped_in_a_row;
   contents.state.code_version = SIGTRAIN_VERSION;
-  contents.state.extra = {{"optimizer_control", optimizer.control(ops)},
-                          {"seconds", progress.seconds}};
+  contents.state.extra = {{"applied_steps", report.applied_steps}, {"seconds", progress.seconds}};
   contents.config_yaml = to_yaml(config);
   return write_checkpoint(folder, contents, config.checkpoint.keep);
 }
@@ -97,7 +96,9 @@ RunProgress load_snapshot(const CheckpointReader& checkpoint, const Config& conf
   load_tensors(checkpoint.optimizer(), moments.named());
   moments.upload(ops);
   load_weights(checkpoint, ops, parameters, false);
-  optimizer.set_control(ops, state.extra.at("optimizer_control").get<std::vector<double>>());
+  optimizer.restore(ops, {.applied_steps = state.extra.at("applied_steps").get<int64_t>(),
+                          .skipped_steps = state.skipped_steps,
+                          .skipped_in_a_row = state.skipped_in_a_row});
   return {state.step, state.extra.at("seconds").get<double>()};
 }
 
