@@ -33,6 +33,7 @@ void LanguageModeling::open_data() {
   auto train = std::make_shared<const TokenCorpus>(config_.data.train, check);
   vocabulary_hash_ = train->vocabulary().hash;
   train_ = std::make_unique<ShuffledTokens>(train, train_shape, config_.train.seed);
+  if (!has_validation()) return;
   check.tokenizer_hash = vocabulary_hash_;
   auto validation = std::make_shared<const TokenCorpus>(config_.data.validation, check);
   validation_ = std::make_unique<SequentialTokens>(

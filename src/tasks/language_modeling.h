@@ -36,7 +36,9 @@ class LanguageModeling final : public Task {
   void micro_step(Context& context, int64_t micro_step) override;
   LossReport step_report(Ops& ops) const override;
   LossReport evaluate(Context& context) override;
-  bool has_validation() const override { return config_.data.source == DataSource::text; }
+  bool has_validation() const override {
+    return config_.data.source == DataSource::text && !config_.data.validation.empty();
+  }
   nlohmann::json data_state(int64_t step) const override;
   void check_data_state(const nlohmann::json& state) const override;
 

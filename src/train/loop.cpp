@@ -270,7 +270,8 @@ void train(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
 void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
                          const CheckpointReader& checkpoint) {
   if (!task.has_validation())
-    throw UsageError("--eval-only: data.source synthetic has no validation data");
+    throw UsageError(
+        "--eval-only: there is no validation data: list token shards in data.validation");
   check_same_model(checkpoint, config);
   RunMemory memory(config, task, ops, plan, false);
   Context context{ops, memory.arena, memory.parameters, 0, 0, config.train.seed, false, nullptr};
