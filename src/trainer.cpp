@@ -114,7 +114,6 @@ int main(int argc, char** argv) {
   app.add_flag("--eval-only", arguments.eval_only,
                "Print the validation loss of a checkpoint (the newest, or that of --resume)");
   app.add_flag("--dry-run", arguments.dry_run, "Print parameters, memory plan and FLOPs, and exit");
-  CLI11_PARSE(app, argc, argv);
   try {
     init_log({});
     return run(arguments);
@@ -127,3 +126,6 @@ int main(int argc, char** argv) {
     return 1;
   }
 }
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;

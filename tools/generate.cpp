@@ -154,13 +154,15 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.add_option("--top-p", arguments.sampling.top_p, "Probability mass that is sampled from")
+    app.parse(argc, argv);
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
   app.add_option("--seed", arguments.seed, "Of the random numbers")->capture_default_str();
   app.add_option("--tokenizer", arguments.tokenizer, "bytes or a .model file, if not the config's");
   app.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
   app.add_flag("--average", arguments.average, "Use the averaged weights (optimizer.ema_decay)");
-  CLI11_PARSE(app, argc, argv);
   try {
     init_log({.level = "warning"});
     return run(arguments);
