@@ -10,6 +10,7 @@
 #include "config/reader.h"
 #include "core/log.h"
 #include "data/tokenizer.h"
+#include "data/utf8.h"
 #include "models/decoder_lm.h"
 #include "models/sampler.h"
 #include "ops/backend.h"
@@ -40,22 +41,14 @@ CheckpointReader open(const std::string& path) {
   return open_checkpoint(path);
 }
 
-/// Writes the decoded bytes as far as they are whole UTF-8 characters, and keeps the rest back.
+/// Writes the decoded bytes as whole UTF-8 characters. Bytes that may yet become one are kept back,
+/// and bytes that never will are shown as U+FFFD: a model of bytes can sample any of them.
 class TextPrinter {
  public:
   void add(const std::string& bytes) {
     pending_ += bytes;
-    size_t whole = pending_.size();
-    // A character is at most four bytes: look back for a leading byte whose character is not
-    // complete.
-    for (size_t back = 1; back <= 3 && back <= pending_.size(); ++back) {
-      const auto byte = static_cast<unsigned char>(pending_[pending_.size() - back]);
-      if ((byte & 0xC0) == 0x80) continue;
-      const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
-      if (length > back) whole = pending_.size() - back;
-      break;
-    }
-    fmt::print("{}", pending_.substr(0, whole));
+    const size_t whole = whole_characters(pending_);
+    fmt::print("{}", replace_invalid_utf8(std::string_view(pending_).substr(0, whole)));
     std::fflush(stdout);
     pending_.erase(0, whole);
   }
@@ -154,18 +147,18 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.add_option("--top-p", arguments.sampling.top_p, "Probability mass that is sampled from")
-    app.parse(argc, argv);
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
   app.add_option("--seed", arguments.seed, "Of the random numbers")->capture_default_str();
   app.add_option("--tokenizer", arguments.tokenizer, "bytes or a .model file, if not the config's");
   app.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
   app.add_flag("--average", arguments.average, "Use the averaged weights (optimizer.ema_decay)");
   try {
+    app.parse(argc, argv);
     init_log({.level = "warning"});
     return run(arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
   } catch (const UsageError& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 2;

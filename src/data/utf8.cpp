@@ -1,5 +1,6 @@
 #include "data/utf8.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/error.h"
@@ -71,6 +72,18 @@ size_t whole_characters(std::string_view text) {
     return sequence_length(byte) > back ? text.size() - back : text.size();
   }
   return text.size();
+}
+
+std::string replace_invalid_utf8(std::string_view text) {
+  std::string valid;
+  while (const auto bad = find_invalid_utf8(text)) {
+    const size_t whole = whole_characters(text.substr(0, bad->offset));
+    valid.append(text.substr(0, whole)).append("\xEF\xBF\xBD");
+    // A byte in the wrong place may begin a character of its own; a cut off one has no such byte.
+    const bool is_cut_off = whole_characters(text) == bad->offset;
+    text.remove_prefix(is_cut_off ? text.size() : std::max(bad->offset, whole + 1));
+  }
+  return valid.append(text);
 }
 
 }  // namespace sigtrain

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace sigtrain {
@@ -21,6 +22,10 @@ std::optional<Utf8Error> find_invalid_utf8(std::string_view text);
 /// Throws Error naming `file` and the byte offset unless `text` is valid UTF-8. `text` begins
 /// `base_offset` bytes into the file.
 void require_utf8(std::string_view text, std::string_view file, uint64_t base_offset = 0);
+
+/// `text` with U+FFFD for each run of bytes that is no character (Unicode 15, section 3.9: one for
+/// each maximal part of a sequence).
+std::string replace_invalid_utf8(std::string_view text);
 
 /// Length of the longest prefix of `text`, at most three bytes shorter, that does not end inside a
 /// character.

@@ -69,5 +69,35 @@ TEST(Utf8, LeavesOutAnUnfinishedCharacter) {
   }
 }
 
+TEST(Utf8, ReplacesWhatIsNoCharacter) {
+  const std::string mark = "\xEF\xBF\xBD";
+  const struct {
+    std::string text, expected;
+  } cases[] = {
+      {"", ""},
+      {"gr\xC3\xBCn", "gr\xC3\xBCn"},
+      {"a\xFF"
+       "b",
+       "a" + mark + "b"},
+      {"\x80\x80", mark + mark},
+      {"\xC3"
+       "A",
+       mark + "A"},
+      {"\xE2\x82"
+       "A",
+       mark + "A"},
+      {"\xE2\x82\xC3\xA9", mark + "\xC3\xA9"},
+      {"\xE0\x80", mark + mark},
+      {"a\xE2\x82", "a" + mark},
+      {"\xF0\x9F\x98", mark},
+      {"\xF5\xED\xA0\x80z", mark + mark + mark + mark + "z"},
+  };
+  for (const auto& c : cases) {
+    const std::string replaced = replace_invalid_utf8(c.text);
+    EXPECT_EQ(replaced, c.expected);
+    EXPECT_FALSE(find_invalid_utf8(replaced).has_value());
+  }
+}
+
 }  // namespace
 }  // namespace sigtrain
