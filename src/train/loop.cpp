@@ -83,6 +83,10 @@ class TrainingRun {
     const StopSignal stop;
     Progress progress(progress_.step, config_.train.steps);
     interval_.restart();
+    if (progress_.step >= config_.train.steps) {
+      spdlog::info("all {} steps are done; a larger train.steps goes on", config_.train.steps);
+      return;
+    }
     while (progress_.step < config_.train.steps && !stop.requested()) {
       const int64_t next = progress_.step + 1;
       const bool is_last = next == config_.train.steps;
