@@ -3,6 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -22,6 +25,7 @@ namespace sigtrain {
 namespace {
 
 struct Arguments {
+  std::string program;
   std::string config;
   std::vector<std::string> overrides;
   std::string device = "auto";
@@ -41,6 +45,32 @@ std::optional<CheckpointReader> find_checkpoint(const Arguments& arguments,
   return open_checkpoint(arguments.resume);
 }
 
+/// `text` as one word of a shell's command line.
+std::string shell_word(const std::string& text) {
+  const auto is_plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::strchr("_-./+=:,@%", c) != nullptr;
+  };
+  if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
+}
+
+/// The command that goes on with this run when given in the same folder.
+std::string resume_command(const Arguments& arguments, const std::filesystem::path& folder) {
+  std::string command = fmt::format("{} --config {} --resume auto", shell_word(arguments.program),
+                                    shell_word((folder / "config.yaml").string()));
+  if (arguments.device != "auto") command += " --device " + arguments.device;
+  return command;
+}
+
+/// Whether the checkpoint is one of the run's own, not of another run that this one branches from.
+bool is_of_run(const CheckpointReader& checkpoint, const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  return fs::weakly_canonical(checkpoint.path() / "..") ==
+         fs::weakly_canonical(folder / "checkpoints");
+}
+
 /// A fresh run never overwrites an earlier one of the same name: that is renamed to NAME.1, NAME.2,
 /// ...
 void move_earlier_run_aside(const std::filesystem::path& folder) {
@@ -52,6 +82,18 @@ void move_earlier_run_aside(const std::filesystem::path& folder) {
   fs::rename(folder, aside);
   spdlog::info("an earlier run in {} was moved to {}; --resume auto would have continued it",
                folder.string(), aside.string());
+}
+
+/// The folder that the run writes to.
+void make_run_folder(const std::filesystem::path& folder,
+                     const std::optional<CheckpointReader>& checkpoint) {
+  try {
+    if (!checkpoint || !is_of_run(*checkpoint, folder)) move_earlier_run_aside(folder);
+    std::filesystem::create_directories(folder);
+  } catch (const std::filesystem::filesystem_error& error) {
+    throw Error("cannot make the run's folder {}: {}; choose another with run.dir", folder.string(),
+                error.code().message());
+  }
 }
 
 int run(const Arguments& arguments) {
@@ -76,24 +118,15 @@ int run(const Arguments& arguments) {
     evaluate_checkpoint(config, task, *ops, plan, *checkpoint);
     return 0;
   }
-  if (!checkpoint) {
-    if (arguments.resume == "auto")
-      spdlog::info("no checkpoint under {}: starting afresh", folder.string());
-    move_earlier_run_aside(folder);
-  } else {
-    for (const auto& path : set_aside_after(folder / "checkpoints", checkpoint->state().step)) {
-      spdlog::warn("{}: from after the step resumed, set aside", path.string());
-    }
-  }
-  std::filesystem::create_directories(folder);
+  if (!checkpoint && arguments.resume == "auto")
+    spdlog::info("no checkpoint under {}: starting afresh", folder.string());
+  make_run_folder(folder, checkpoint);
   init_log({.file = folder / "train.log"});
   spdlog::info("{}: {:.2f}M parameters, {} attention, {} on {} threads, {:.1f} MiB planned",
                config.run.name, static_cast<double>(task.parameters().count()) * 1e-6,
                config.model.attention.kind == AttentionKind::sigmoid ? "sigmoid" : "softmax",
                ops->name(), omp_get_max_threads(), static_cast<double>(plan.total()) / (1 << 20));
-  train(config, task, *ops, plan,
-        {std::move(checkpoint),
-         fmt::format("trainer --config {} --resume auto", (folder / "config.yaml").string())});
+  train(config, task, *ops, plan, {std::move(checkpoint), resume_command(arguments, folder)});
   return 0;
 }
 
@@ -104,6 +137,7 @@ int main(int argc, char** argv) {
   using namespace sigtrain;
   CLI::App app{"Trains a transformer with sigmoid or softmax attention.", "trainer"};
   Arguments arguments;
+  arguments.program = argv[0];
   app.add_option("--config", arguments.config, "YAML file of the run")->required();
   app.add_option("--set", arguments.overrides,
                  "Override a key of the config: --set train.steps=100")
@@ -115,8 +149,11 @@ int main(int argc, char** argv) {
                "Print the validation loss of a checkpoint (the newest, or that of --resume)");
   app.add_flag("--dry-run", arguments.dry_run, "Print parameters, memory plan and FLOPs, and exit");
   try {
+    app.parse(argc, argv);
     init_log({});
     return run(arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
   } catch (const UsageError& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 2;
@@ -126,6 +163,3 @@ int main(int argc, char** argv) {
     return 1;
   }
 }
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;

@@ -70,6 +70,9 @@ class TrainingRun {
     if (options.resume) {
       progress_ = load_snapshot(*options.resume, config, ops, task, memory_.parameters, optimizer_);
       spdlog::info("resuming {} at step {}", options.resume->path().string(), progress_.step);
+      for (const auto& path : set_aside_after(folder_ / "checkpoints", progress_.step)) {
+        spdlog::warn("{}: from after the step resumed, set aside", path.string());
+      }
     }
     seconds_before_ = progress_.seconds;
     const std::optional<int64_t> resume_step =
@@ -80,13 +83,13 @@ class TrainingRun {
   }
 
   void run() {
-    const StopSignal stop;
-    Progress progress(progress_.step, config_.train.steps);
-    interval_.restart();
     if (progress_.step >= config_.train.steps) {
       spdlog::info("all {} steps are done; a larger train.steps goes on", config_.train.steps);
       return;
     }
+    const StopSignal stop;
+    Progress progress(progress_.step, config_.train.steps);
+    interval_.restart();
     while (progress_.step < config_.train.steps && !stop.requested()) {
       const int64_t next = progress_.step + 1;
       const bool is_last = next == config_.train.steps;

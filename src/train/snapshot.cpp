@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <deque>
-#include <sstream>
+#include <vector>
 
+#include "config/fields.h"
 #include "config/reader.h"
+#include "config/value_text.h"
 #include "config/writer.h"
 
 #ifndef SIGTRAIN_VERSION
@@ -116,17 +118,21 @@ void load_weights(const CheckpointReader& checkpoint, Ops& ops, const ParameterS
 }
 
 void check_same_model(const CheckpointReader& checkpoint, const Config& config) {
-  Config theirs = config;
-  theirs.model = read_config((checkpoint.path() / "config.yaml").string(), {}).model;
-  std::istringstream a(to_yaml(theirs)), b(to_yaml(config));
-  std::string their_line, our_line;
-  while (std::getline(a, their_line) && std::getline(b, our_line)) {
-    if (their_line != our_line) {
-      throw Error("{} was trained with another model: its config has `{}`, this one `{}`",
-                  checkpoint.path().string(), their_line.substr(their_line.find_first_not_of(' ')),
-                  our_line.substr(our_line.find_first_not_of(' ')));
-    }
-  }
+  const ModelConfig theirs = read_config((checkpoint.path() / "config.yaml").string(), {}).model;
+  std::vector<std::string> their_values;
+  for_each_value(theirs, [&](const std::string&, const auto&, const auto& value) {
+    their_values.push_back(value_text(value));
+  });
+  size_t next = 0;
+  for_each_value(
+      config.model,
+      [&](const std::string& path, const auto&, const auto& value) {
+        const std::string their_value = their_values[next++], own_value = value_text(value);
+        if (their_value == own_value) return;
+        throw Error("{} was trained with {} {}, this config says {}", checkpoint.path().string(),
+                    path, their_value, own_value);
+      },
+      "model");
 }
 
 }  // namespace sigtrain

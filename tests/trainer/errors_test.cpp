@@ -1,0 +1,122 @@
+// What the user did wrong: exit code 2 before any work, 1 where a file or a device failed; always
+// with what to change.
+#include "small_run.h"
+
+namespace sigtrain {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using Words = std::vector<std::string>;
+
+class Errors : public SmallRun {
+ protected:
+  // Ends with the exit code and a message that has all the parts, and writes nothing.
+  void expect_error(const ProcessResult& result, int exit_code, const Words& parts) {
+    EXPECT_EQ(result.exit_code, exit_code) << result.output();
+    for (const std::string& part : parts) EXPECT_THAT(result.output(), HasSubstr(part));
+    EXPECT_FALSE(fs::exists(folder() / "runs")) << "a run was begun";
+  }
+};
+
+TEST_F(Errors, OfTheCommandLine) {
+  expect_error(run("trainer", {}), 2, {"--config is required"});
+  expect_error(train({"--frobnicate"}), 2, {"--frobnicate"});
+  expect_error(train({"stray"}), 2, {"stray"});
+  expect_error(run("trainer", {"--config", "no.yaml"}), 2, {"no.yaml"});
+  expect_error(train({"--device", "tpu"}), 2, {"--device tpu: expects auto, cpu or cuda"});
+  expect_error(run("generate", {}), 2, {"checkpoint is required"});
+  expect_error(run("generate", {"x", "--temperature", "-1"}), 2, {"--temperature"});
+  const ProcessResult help = run("trainer", {"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* flag :
+       {"--config", "--set", "--device", "--resume", "--eval-only", "--dry-run"}) {
+    EXPECT_THAT(help.out, HasSubstr(flag));
+  }
+}
+
+TEST_F(Errors, OfTheConfigAllAtOnce) {
+  expect_error(train({"--set", "train.step=3", "--set", "model.width=wide", "--set",
+                      "model.heads=5", "--set", "nonsense"}),
+               2, {"train.step", "did you mean 'steps'?", "model.width", "'wide'", "nonsense"});
+  spill(folder() / "small.yaml", std::string(kSmallConfig) + "modle: {}\n");
+  expect_error(train({"--set", "train.micro_batch=3"}), 2,
+               {"small.yaml:21", "modle", "did you mean 'model'?", "train.global_batch",
+                "is not a multiple of train.micro_batch"});
+}
+
+TEST_F(Errors, OfMissingShards) {
+  expect_error(train({"--set", "data.train=[nowhere]"}), 2,
+               {"nowhere", "build/tokenize TEXT... --output DIR"});
+  expect_error(train({"--set", "data.validation=[nowhere]"}), 2, {"nowhere", "build/tokenize"});
+  fs::create_directory(folder() / "empty");
+  expect_error(train({"--set", "data.train=[empty]"}), 2, {"empty", "build/tokenize"});
+}
+
+TEST_F(Errors, OfDamagedShards) {
+  const fs::path shard = folder() / "tokens/train/shard_000000.tok";
+  const std::string bytes = slurp(shard);
+  spill(shard, bytes.substr(0, bytes.size() - 10));
+  expect_error(train({}), 1, {"tokens/train/shard_000000.tok", "truncated"});
+  spill(shard, "this is text");
+  expect_error(train({}), 1, {"tokens/train/shard_000000.tok"});
+  spill(shard, "");
+  expect_error(train({}), 1, {"tokens/train/shard_000000.tok", "empty"});
+}
+
+TEST_F(Errors, OfATokenOutsideTheVocabulary) {
+  const fs::path shard = folder() / "tokens/train/shard_000000.tok";
+  std::string bytes = slurp(shard);
+  for (size_t i = 64; i < bytes.size(); ++i) bytes[i] = '\x7F';
+  spill(shard, bytes);
+  const ProcessResult result = train({});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output(), AllOf(HasSubstr("tokens/train/shard_000000.tok"), HasSubstr("32639"),
+                                     HasSubstr("257")));
+}
+
+TEST_F(Errors, OfVocabulariesThatDoNotFit) {
+  expect_error(train({"--set", "model.vocab_size=100"}), 1,
+               {"shard_000000.tok", "the shard's vocabulary has 257 ids, the model's only 100",
+                "set model.vocab_size to at least 257"});
+  const ProcessResult made = run("tokenize", {"text.txt", "--output", "other", "--train-bpe", "320",
+                                              "--validation-fraction", "0.2"});
+  ASSERT_EQ(made.exit_code, 0) << made.output();
+  expect_error(
+      train({"--set", "model.vocab_size=320", "--set", "data.validation=[other/validation]"}), 1,
+      {"other/validation/shard_000000.tok", "made with another tokenizer"});
+  expect_error(train({"--set", "data.train=[tokens/train, other/train]"}), 1,
+               {"other/train/shard_000000.tok", "tokenize both with the same tokenizer"});
+}
+
+TEST_F(Errors, OfTooLittleText) {
+  expect_error(train({"--set", "model.seq_len=100000"}), 2,
+               {"the training text has", "fewer than the 100001", "shorter seq_len"});
+}
+
+TEST_F(Errors, OfTheDevice) {
+  if (fs::exists("/dev/nvidiactl")) GTEST_SKIP() << "this machine has a GPU";
+  expect_error(train({"--device", "cuda"}), 2, {"--device cuda"});
+  const ProcessResult result =
+      train({"--device", "cpu", "--set", "train.steps=1", "--set", "schedule.warmup_steps=0"});
+  EXPECT_EQ(result.exit_code, 0) << result.output();
+}
+
+TEST_F(Errors, OfEvaluatingWithoutCheckpoint) {
+  expect_error(train({"--eval-only"}), 2,
+               {"--eval-only: no checkpoint under runs/small/checkpoints", "--resume PATH"});
+}
+
+TEST_F(Errors, OfAFolderThatCannotBeWritten) {
+  spill(folder() / "file", "");
+  expect_error(train({"--set", "run.dir=file/run"}), 1,
+               {"cannot make the run's folder file/run", "Not a directory", "run.dir"});
+  if (::geteuid() == 0) return;  // whom no permission stops
+  fs::create_directory(folder() / "locked");
+  fs::permissions(folder() / "locked", fs::perms::owner_read | fs::perms::owner_exec);
+  expect_error(train({"--set", "run.dir=locked/run"}), 1, {"locked/run", "Permission denied"});
+  fs::permissions(folder() / "locked", fs::perms::owner_all);
+}
+
+}  // namespace
+}  // namespace sigtrain
