@@ -61,10 +61,12 @@ TEST_F(RunFolder, HoldsMetricsOfEveryLoggedStep) {
     EXPECT_EQ(line["tokens"], line["step"].get<int64_t>() * 4 * 32);
     EXPECT_GT(line["tokens_per_second"], 0.0);
   }
+  // Every fourth step, the first, the last and those that are evaluated.
+  using Seen = std::pair<int64_t, std::string>;
   EXPECT_THAT(
-      seen, ElementsAre(std::pair(1, "train"), std::pair(4, "train"), std::pair(5, "validation"),
-                        std::pair(8, "train"), std::pair(10, "validation"), std::pair(12, "train"),
-                        std::pair(15, "train"), std::pair(15, "validation")));
+      seen, ElementsAre(Seen(1, "train"), Seen(4, "train"), Seen(5, "train"), Seen(5, "validation"),
+                        Seen(8, "train"), Seen(10, "train"), Seen(10, "validation"),
+                        Seen(12, "train"), Seen(15, "train"), Seen(15, "validation")));
 }
 
 TEST_F(RunFolder, SoftmaxRowsSumToOne) {
