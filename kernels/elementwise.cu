@@ -1,0 +1,303 @@
+#include "elementwise.h"
+#include "launch.h"
+#include "vector.cuh"
+
+namespace sigtrain::kernels {
+namespace {
+
+constexpr int block_threads = 256;
+// Eight blocks of 256 threads fill a multiprocessor: 2048 threads with a 16-byte load each keep
+// more bytes in flight than its share of the memory's latency times bandwidth.
+constexpr int blocks_per_multiprocessor = 8;
+
+/// Calls body(begin, end) for the parts of [0, count), of 8 elements with kAligned and of 1
+/// without.
+template <bool kAligned, typename Body>
+__global__ void __launch_bounds__(block_threads) for_parts(int64_t count, Body body) {
+  constexpr int step = kAligned ? vector_size : 1;
+  const int64_t stride = int64_t{gridDim.x} * block_threads * step;
+  for (int64_t i = (int64_t{blockIdx.x} * block_threads + threadIdx.x) * step; i < count;
+       i += stride)
+    body(i, min(i + step, count));
+}
+
+template <typename Body>
+void launch_parts(bool aligned, int64_t count, cudaStream_t stream, Body body) {
+  if (count <= 0) return;
+  const int step = aligned ? vector_size : 1;
+  const int grid = grid_size(count, int64_t{block_threads} * step, blocks_per_multiprocessor);
+  if (aligned) {
+    for_parts<true><<<grid, block_threads, 0, stream>>>(count, body);
+  } else {
+    for_parts<false><<<grid, block_threads, 0, stream>>>(count, body);
+  }
+}
+
+template <typename From, typename To>
+struct Convert {
+  const From* x;
+  To* y;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    float v[8];
+    load_part(x, begin, end, v);
+    store_part(y, begin, end, v);
+  }
+};
+
+struct Add {
+  const bf16* x;
+  bf16* y;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    float a[8], b[8];
+    load_part(x, begin, end, a);
+    load_part(y, begin, end, b);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) b[i] += a[i];
+    store_part(y, begin, end, b);
+  }
+};
+
+__device__ inline float normal_cdf(float x) { return 0.5f + 0.5f * erff(x * 0.70710678118654752f); }
+
+struct Gelu {
+  __device__ static float value(float x) { return x * normal_cdf(x); }
+  __device__ static float derivative(float x) {
+    constexpr float peak = 0.39894228040143268f;  // 1 / sqrt(2 pi)
+    return normal_cdf(x) + x * peak * __expf(-0.5f * x * x);
+  }
+};
+
+// Written so that NaN stays NaN.
+struct Relu2 {
+  __device__ static float value(float x) { return x < 0.0f ? 0.0f : x * x; }
+  __device__ static float derivative(float x) { return x < 0.0f ? 0.0f : 2.0f * x; }
+};
+
+template <typename Function>
+struct Activate {
+  const bf16* x;
+  bf16* y;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    float v[8];
+    load_part(x, begin, end, v);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = Function::value(v[i]);
+    store_part(y, begin, end, v);
+  }
+};
+
+template <typename Function>
+struct MultiplyByDerivative {
+  const bf16* x;
+  bf16* dx;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    float v[8], d[8];
+    load_part(x, begin, end, v);
+    load_part(dx, begin, end, d);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) d[i] *= Function::derivative(v[i]);
+    store_part(dx, begin, end, d);
+  }
+};
+
+// The fast exponential and reciprocal are good to about 1e-6, far below a bfloat16's 2^-9. At
+// large |x| the exponential goes to infinity or 0, and the result to 0 or 1.
+__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+// A part never crosses the end of a row: with wide accesses `hidden` is a multiple of 8. Element
+// counts fit 32 bits (the launcher sees to it), where division is cheap.
+struct SwigluForward {
+  const bf16* x;
+  bf16* y;
+  uint32_t hidden;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
+    const int64_t gate_at = begin + int64_t{row} * hidden;  // row * 2 hidden + column
+    float gate[8], up[8];
+    load_part(x, gate_at, gate_at + (end - begin), gate);
+    load_part(x, gate_at + hidden, gate_at + hidden + (end - begin), up);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) up[i] *= gate[i] * sigmoid(gate[i]);
+    store_part(y, begin, end, up);
+  }
+};
+
+// silu'(g) = s + g s (1 - s) with s = sigmoid(g)
+struct SwigluBackward {
+  const bf16* x;
+  const bf16* dy;
+  bf16* dx;
+  uint32_t hidden;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
+    const int64_t gate_at = begin + int64_t{row} * hidden, up_at = gate_at + hidden;
+    const int64_t n = end - begin;
+    float gate[8], up[8], d[8];
+    load_part(x, gate_at, gate_at + n, gate);
+    load_part(x, up_at, up_at + n, up);
+    load_part(dy, begin, end, d);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float g = gate[i], s = sigmoid(g);
+      gate[i] = d[i] * up[i] * s * (1.0f + g * (1.0f - s));
+      up[i] = d[i] * g * s;
+    }
+    store_part(dx, gate_at, gate_at + n, gate);
+    store_part(dx, up_at, up_at + n, up);
+  }
+};
+
+struct Dropout {
+  RandomStream random;
+  const uint64_t* step;
+  float threshold, scale;
+  const bf16* x;
+  bf16* y;
+  // Parts start on multiples of 8, or are single elements.
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    float v[8];
+    load_part(x, begin, end, v);
+    if (end - begin == 1) {
+      const Philox block = random.block(static_cast<uint64_t>(begin / 4), *step);
+      const uint32_t word = block.words[begin % 4];
+      v[0] = uniform_from_bits(word) >= threshold ? v[0] * scale : 0.0f;
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Philox block = random.block(static_cast<uint64_t>(begin / 4 + half), *step);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float& value = v[4 * half + i];
+          value = uniform_from_bits(block.words[i]) >= threshold ? value * scale : 0.0f;
+        }
+      }
+    }
+    store_part(y, begin, end, v);
+  }
+};
+
+struct StochasticDepth {
+  RandomStream random;
+  const uint64_t* step;
+  float threshold, kept;
+  float* scale;
+  __device__ void operator()(int64_t begin, int64_t) const {
+    const Philox block = random.block(static_cast<uint64_t>(begin), *step);
+    scale[begin] = uniform_from_bits(block.words[0]) >= threshold ? kept : 0.0f;
+  }
+};
+
+template <typename T>
+struct Fill {
+  T* x;
+  T value;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    constexpr int per_access = 16 / sizeof(T);
+    if (end - begin == 8) {
+      union {
+        T elements[per_access];
+        uint4 raw;
+      } part;
+#pragma unroll
+      for (int i = 0; i < per_access; ++i) part.elements[i] = value;
+#pragma unroll
+      for (int i = 0; i < 8 / per_access; ++i) reinterpret_cast<uint4*>(x + begin)[i] = part.raw;
+    } else {
+      for (int64_t i = begin; i < end; ++i) x[i] = value;
+    }
+  }
+};
+
+__global__ void set_value(uint64_t* value, uint64_t step) { *value = step; }
+
+template <typename T>
+void fill_with(void* x, int64_t count, uint64_t bits, cudaStream_t stream) {
+  launch_parts(aligned16(x), count, stream, Fill<T>{static_cast<T*>(x), static_cast<T>(bits)});
+}
+
+// Rows a launch of the SwiGLU kernels may have: their indices are of 32 bits.
+int64_t swiglu_rows_per_launch(int64_t hidden) {
+  return std::max<int64_t>(1, (int64_t{1} << 31) / std::max<int64_t>(1, hidden));
+}
+
+}  // namespace
+
+void fill(void* x, int64_t count, int element_bytes, uint64_t bits, cudaStream_t stream) {
+  switch (element_bytes) {
+    case 2:
+      return fill_with<uint16_t>(x, count, bits, stream);
+    case 4:
+      return fill_with<uint32_t>(x, count, bits, stream);
+    default:
+      return fill_with<uint64_t>(x, count, bits, stream);
+  }
+}
+
+void convert(const float* x, bf16* y, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, y), count, stream, Convert<float, bf16>{x, y});
+}
+
+void convert(const bf16* x, float* y, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, y), count, stream, Convert<bf16, float>{x, y});
+}
+
+void add(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, y), count, stream, Add{x, y});
+}
+
+void gelu_forward(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, y), count, stream, Activate<Gelu>{x, y});
+}
+
+void gelu_backward(const bf16* x, bf16* dx, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, dx), count, stream, MultiplyByDerivative<Gelu>{x, dx});
+}
+
+void relu2_forward(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, y), count, stream, Activate<Relu2>{x, y});
+}
+
+void relu2_backward(const bf16* x, bf16* dx, int64_t count, cudaStream_t stream) {
+  launch_parts(aligned16(x, dx), count, stream, MultiplyByDerivative<Relu2>{x, dx});
+}
+
+void swiglu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {
+  const bool aligned = hidden % vector_size == 0 && aligned16(x, y);
+  const int64_t most = swiglu_rows_per_launch(hidden);
+  for (int64_t row = 0; row < rows; row += most) {
+    launch_parts(
+        aligned, std::min(most, rows - row) * hidden, stream,
+        SwigluForward{x + row * 2 * hidden, y + row * hidden, static_cast<uint32_t>(hidden)});
+  }
+}
+
+void swiglu_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int64_t hidden,
+                     cudaStream_t stream) {
+  const bool aligned = hidden % vector_size == 0 && aligned16(x, dy, dx);
+  const int64_t most = swiglu_rows_per_launch(hidden);
+  for (int64_t row = 0; row < rows; row += most) {
+    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
+                 SwigluBackward{x + row * 2 * hidden, dy + row * hidden, dx + row * 2 * hidden,
+                                static_cast<uint32_t>(hidden)});
+  }
+}
+
+void set_random_step(uint64_t* value, uint64_t step, cudaStream_t stream) {
+  set_value<<<1, 1, 0, stream>>>(value, step);
+}
+
+void dropout(RandomStream random, const uint64_t* step, double p, const bf16* x, bf16* y,
+             int64_t count, cudaStream_t stream) {
+  launch_parts(
+      aligned16(x, y), count, stream,
+      Dropout{random, step, static_cast<float>(p), static_cast<float>(1.0 / (1.0 - p)), x, y});
+}
+
+void stochastic_depth(RandomStream random, const uint64_t* step, double p, float* scale,
+                      int64_t count, cudaStream_t stream) {
+  launch_parts(false, count, stream,
+               StochasticDepth{random, step, static_cast<float>(p),
+                               static_cast<float>(1.0 / (1.0 - p)), scale});
+}
+
+}  // namespace sigtrain::kernels
