@@ -1,0 +1,144 @@
+#include <ostream>
+
+#include "gpu_testing.h"
+
+namespace sigtrain {
+namespace {
+
+struct AttentionCase {
+  AttentionKind kind;
+  int64_t batch, seq_len, heads, kv_heads, head_dim;
+  bool causal;
+  int64_t window;
+  bool head_bias, alibi, lengths;
+};
+
+class GpuAttention : public GpuTest, public ::testing::WithParamInterface<AttentionCase> {};
+
+// q, k and v are parts of one packed matrix, as the layers pass them.
+TEST_P(GpuAttention, ForwardAndBackward) {
+  const AttentionCase c = GetParam();
+  const int64_t rows = c.batch * c.seq_len, q_columns = c.heads * c.head_dim;
+  const int64_t kv_columns = c.kv_heads * c.head_dim, packed = q_columns + 2 * kv_columns;
+  AttentionDesc desc{c.kind,
+                     c.batch,
+                     c.seq_len,
+                     c.heads,
+                     c.kv_heads,
+                     c.head_dim,
+                     1.0 / std::sqrt(double(c.head_dim)),
+                     c.kind == AttentionKind::sigmoid ? -std::log(double(c.seq_len)) : 0.25,
+                     c.causal,
+                     c.window};
+  const Operand qkv = normal("qkv", {rows, packed});
+  const Operand head_bias = normal_if(c.head_bias, "head_bias", {c.heads});
+  Operand slopes, lengths;
+  if (c.alibi) {
+    std::vector<double> values;
+    for (int64_t h = 0; h < c.heads; ++h) values.push_back(std::exp2(-2.0 - double(h)));
+    slopes = given("slopes", {c.heads}, values, Role::accumulate);
+  }
+  if (c.lengths) {
+    std::vector<int32_t> values;
+    for (int64_t b = 0; b < c.batch; ++b)
+      values.push_back(static_cast<int32_t>(b == 1 ? 0 : c.seq_len - 3 * b));
+    lengths = integers("lengths", values);
+  }
+  const bool softmax = c.kind == AttentionKind::softmax;
+  const Shape per_query{c.batch, c.heads, c.seq_len};
+  const Operand out = output("out", {rows, q_columns});
+  const Operand log_sum_exp = output_if(softmax, "log_sum_exp", per_query, Role::accumulate);
+  const Operand row_sum = output("row_sum", per_query, Role::accumulate);
+  const auto inputs = [&](const Pick& at) {
+    AttentionInputs in;
+    in.q = {at(qkv), 0, packed};
+    in.k = {at(qkv), q_columns, packed};
+    in.v = {at(qkv), q_columns + kv_columns, packed};
+    in.head_bias = at(head_bias);
+    in.alibi_slopes = at(slopes);
+    in.key_lengths = at(lengths);
+    return in;
+  };
+  run(
+      [&](Ops& ops, const Pick& at) {
+        ops.attention_forward(desc, inputs(at), {at(out), 0, q_columns}, at(log_sum_exp),
+                              at(row_sum));
+      },
+      [&](const Ops& ops) { return ops.attention_forward_workspace(desc); });
+  // The weights are rounded to bfloat16 in front of their product with v, and their sum is at most
+  // the largest row sum.
+  expect_near(out, rounded(qkv.largest()) +
+                       Tolerance{0.0, bf16_roundoff * qkv.largest() * row_sum.largest()});
+  expect_near(row_sum, {0x1p-12, 0x1p-12});
+  if (softmax) {
+    // Rows that see no key have no meaningful value.
+    std::vector<double> expected = log_sum_exp.values();
+    const std::vector<double> actual = log_sum_exp.gpu_values();
+    for (size_t i = 0; i < expected.size(); ++i)
+      if (std::isfinite(expected[i])) {
+        EXPECT_NEAR(actual[i], expected[i], 0x1p-10);
+      }
+  }
+
+  const Operand d_out = normal("d_out", {rows, q_columns});
+  const Operand d_qkv = output("d_qkv", {rows, packed});
+  const Operand d_head_bias = normal_if(c.head_bias, "d_head_bias", {c.heads}, Role::accumulate);
+  const std::vector<double> d_head_bias_before =
+      c.head_bias ? d_head_bias.values() : std::vector<double>();
+  run(
+      [&](Ops& ops, const Pick& at) {
+        ops.attention_backward(desc, inputs(at), {at(out), 0, q_columns}, at(log_sum_exp),
+                               {at(d_out), 0, q_columns}, {at(d_qkv), 0, packed},
+                               {at(d_qkv), q_columns, packed},
+                               {at(d_qkv), q_columns + kv_columns, packed}, at(d_head_bias));
+      },
+      [&](const Ops& ops) { return ops.attention_backward_workspace(desc); });
+  // Sums over keys or queries of products with weights, their gradients and, for softmax, the
+  // output, that each were rounded once: about as many roundoffs of the largest gradient as there
+  // are rounded factors.
+  expect_near(d_qkv, {bf16_roundoff, 4 * bf16_roundoff * d_qkv.largest()});
+  if (c.head_bias) {
+    // It sums the logits' gradients before they are rounded; for softmax these sum to nearly
+    // nothing.
+    double largest = 0.0;
+    for (size_t h = 0; h < d_head_bias_before.size(); ++h)
+      largest = std::max(largest, std::abs(d_head_bias.values()[h] - d_head_bias_before[h]));
+    expect_near(d_head_bias,
+                {0.0, 4 * bf16_roundoff * largest +
+                          0x1p-10 * std::sqrt(double(rows)) * d_out.largest() * qkv.largest()});
+  }
+}
+
+std::vector<AttentionCase> attention_cases() {
+  std::vector<AttentionCase> cases;
+  for (const AttentionKind kind : {AttentionKind::sigmoid, AttentionKind::softmax}) {
+    for (const int64_t head_dim : {32, 64, 96, 128, 192}) {
+      cases.push_back({kind, 2, 257, 2, 2, head_dim, true, 0, false, false, false});
+      cases.push_back({kind, 1, 130, 2, 1, head_dim, false, 0, true, true, false});
+    }
+    cases.push_back({kind, 3, 100, 4, 2, 64, false, 0, false, false, true});
+    cases.push_back({kind, 3, 200, 2, 2, 64, true, 0, true, true, true});
+    cases.push_back({kind, 1, 300, 2, 2, 64, true, 37, false, true, false});
+    cases.push_back({kind, 1, 300, 2, 2, 128, false, 50, true, false, false});
+    cases.push_back({kind, 2, 1, 1, 1, 64, true, 0, false, false, false});
+    cases.push_back({kind, 1, 64, 6, 1, 64, true, 0, true, false, false});
+    cases.push_back({kind, 1, 1024, 1, 1, 64, true, 0, false, true, false});
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GpuAttention, ::testing::ValuesIn(attention_cases()));
+
+TEST_F(GpuTest, AttentionRejectsOtherHeadDimensions) {
+  const Operand qkv = normal("qkv", {4, 120}), out = output("out", {4, 40});
+  AttentionDesc desc;
+  desc.batch = 1, desc.seq_len = 4, desc.heads = 1, desc.kv_heads = 1, desc.head_dim = 40;
+  AttentionInputs in;
+  in.q = {qkv.on_gpu(), 0, 120};
+  in.k = {qkv.on_gpu(), 40, 120};
+  in.v = {qkv.on_gpu(), 80, 120};
+  EXPECT_THROW(gpu().attention_forward(desc, in, {out.on_gpu(), 0, 40}, {}, {}), Error);
+}
+
+}  // namespace
+}  // namespace sigtrain

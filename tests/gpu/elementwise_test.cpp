@@ -1,0 +1,156 @@
+#include "gpu_testing.h"
+
+namespace sigtrain {
+namespace {
+
+// silu(g) = g sigmoid(g); its derivative is below 1.1.
+class GpuSwiglu : public GpuTest, public ::testing::WithParamInterface<std::pair<int, int>> {};
+
+TEST_P(GpuSwiglu, Forward) {
+  const auto [rows, hidden] = GetParam();
+  const Operand x = normal("x", {rows, 2 * hidden}, Role::compute, 3.0);
+  const Operand y = output("y", {rows, hidden});
+  run([&](Ops& ops, const Pick& at) { ops.swiglu_forward(at(x), at(y)); });
+  expect_near(y, {bf16_roundoff + 4 * fast_function, 0x1p-40});
+}
+
+TEST_P(GpuSwiglu, Backward) {
+  const auto [rows, hidden] = GetParam();
+  const Operand x = normal("x", {rows, 2 * hidden}, Role::compute, 3.0);
+  const Operand dy = normal("dy", {rows, hidden});
+  const Operand dx = output("dx", {rows, 2 * hidden});
+  run([&](Ops& ops, const Pick& at) { ops.swiglu_backward(at(x), at(dy), at(dx)); });
+  expect_near(dx, rounded(1.1 * dy.largest() * x.largest()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GpuSwiglu,
+                         ::testing::Values(std::pair(64, 5632), std::pair(7, 24), std::pair(5, 13),
+                                           std::pair(1, 1), std::pair(3, 1001)));
+
+TEST_F(GpuTest, SwigluOfExtremeGates) {
+  const Operand x = given("x", {4, 2}, {-300.0, 2.0, 300.0, 2.0, -88.0, 1.0, 0.0, 5.0});
+  const Operand y = output("y", {4, 1});
+  run([&](Ops& ops, const Pick& at) { ops.swiglu_forward(at(x), at(y)); });
+  expect_near(y, {bf16_roundoff + 4 * fast_function, 1e-30});
+}
+
+TEST_F(GpuTest, Add) {
+  for (const int64_t count : {1, 8, 13, 4096, 100003}) {
+    const Operand x = normal("x", {count}), y = normal("y", {count});
+    run([&](Ops& ops, const Pick& at) { ops.add(at(x), at(y)); });
+    expect_near(y, {bf16_roundoff, 0.0});
+  }
+}
+
+std::vector<unsigned char> device_bytes(Ops& ops, const Tensor& x) {
+  std::vector<unsigned char> bytes(x.bytes());
+  ops.download(bytes.data(), x);
+  return bytes;
+}
+
+TEST_F(GpuTest, FillWritesEveryDtypeAndNothingElse) {
+  for (const int64_t count : {1, 7, 8, 1000, 4099}) {
+    const Operand narrow = output("narrow", {count}),
+                  wide = output("wide", {count}, Role::accumulate);
+    gpu().fill(narrow.on_gpu(), 1.5);
+    gpu().fill(wide.on_gpu(), -2.25);
+    expect_near(narrow, std::vector<double>(static_cast<size_t>(count), 1.5), exact);
+    expect_near(wide, std::vector<double>(static_cast<size_t>(count), -2.25), exact);
+    EXPECT_TRUE(narrow.guards_are_intact() && wide.guards_are_intact());
+    // From an address that is no multiple of 16 bytes.
+    gpu().fill(wide.on_gpu().slice(count - 1, count), 0.0);
+    EXPECT_EQ(wide.gpu_values().back(), 0.0);
+
+    const DeviceMemory memory = gpu().allocate(static_cast<size_t>(count) * 8);
+    const Tensor integers{memory.get(), DType::i64, {count}};
+    gpu().fill(integers, -3.0);
+    std::vector<int64_t> values(static_cast<size_t>(count));
+    gpu().download(values.data(), integers);
+    EXPECT_EQ(values, std::vector<int64_t>(static_cast<size_t>(count), -3));
+  }
+}
+
+TEST_F(GpuTest, CopyConverts) {
+  for (const int64_t count : {1, 8, 21, 5000}) {
+    const Operand wide = normal("wide", {count}, Role::accumulate);
+    const Operand narrow = output("narrow", {count});
+    const Operand back = output("back", {count}, Role::accumulate);
+    gpu().copy(wide.on_gpu(), narrow.on_gpu());
+    gpu().copy(narrow.on_gpu(), back.on_gpu());
+    std::vector<double> expected = wide.values();
+    for (double& value : expected) value = round_to_bf16(value);
+    expect_near(narrow, expected, exact);
+    expect_near(back, expected, exact);
+    const Operand same = output("same", {count}, Role::accumulate);
+    gpu().copy(wide.on_gpu(), same.on_gpu());
+    EXPECT_EQ(device_bytes(gpu(), same.on_gpu()), device_bytes(gpu(), wide.on_gpu()));
+    EXPECT_TRUE(narrow.guards_are_intact() && back.guards_are_intact());
+  }
+}
+
+// More than the staging memory holds, and many small ones whose host memory changes at once.
+TEST_F(GpuTest, UploadsKeepWhatTheHostHadAtTheCall) {
+  std::vector<int32_t> large(40 << 20);
+  for (size_t i = 0; i < large.size(); ++i) large[i] = static_cast<int32_t>(i * 2654435761u);
+  const DeviceMemory memory = gpu().allocate(large.size() * 4);
+  const Tensor whole{memory.get(), DType::i32, {static_cast<int64_t>(large.size())}};
+  gpu().upload(whole, large.data());
+  std::vector<int32_t> back(large.size());
+  gpu().download(back.data(), whole);
+  EXPECT_TRUE(back == large);
+
+  int32_t value = 0;
+  for (int64_t i = 0; i < 100000; ++i) {
+    value = static_cast<int32_t>(i * 7);
+    gpu().upload(whole.slice(i, i + 1), &value);
+  }
+  gpu().download(back.data(), whole);
+  for (int32_t i = 0; i < 100000; ++i) ASSERT_EQ(back[static_cast<size_t>(i)], i * 7);
+}
+
+TEST_F(GpuTest, AllocationSaysWhatWasAskedFor) {
+  try {
+    (void)gpu().allocate(size_t{1} << 46);
+    FAIL() << "64 TiB were allocated";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("70368744177664 bytes asked for"), std::string::npos)
+        << error.what();
+  }
+  // The failure is not left for the next call.
+  const Operand x = normal("x", {8});
+  gpu().fill(x.on_gpu(), 1.0);
+  gpu().synchronize();
+}
+
+class GpuDropout : public GpuTest, public ::testing::WithParamInterface<int64_t> {};
+
+TEST_P(GpuDropout, DropsWhatTheCpuDrops) {
+  const int64_t count = GetParam();
+  const Operand x = normal("x", {count}), y = output("y", {count});
+  run([&](Ops& ops, const Pick& at) {
+    ops.set_random_step(123456789012);
+    ops.dropout({42, 17}, 0.3, at(x), at(y));
+  });
+  expect_near(y, {bf16_roundoff + 2 * float_roundoff, 0.0});
+  // In place.
+  const Operand z = normal("z", {count});
+  run([&](Ops& ops, const Pick& at) {
+    ops.set_random_step(2);
+    ops.dropout({42, 18}, 0.9, at(z), at(z));
+  });
+  expect_near(z, {bf16_roundoff + 2 * float_roundoff, 0.0});
+}
+
+INSTANTIATE_TEST_SUITE_P(Counts, GpuDropout, ::testing::Values(1, 8, 9, 1023, 65536, 100001));
+
+TEST_F(GpuTest, StochasticDepthDropsWhatTheCpuDrops) {
+  const Operand scale = output("scale", {1000}, Role::accumulate);
+  run([&](Ops& ops, const Pick& at) {
+    ops.set_random_step(5);
+    ops.stochastic_depth({7, 3}, 0.25, at(scale));
+  });
+  expect_near(scale, {2 * float_roundoff, 0.0});
+}
+
+}  // namespace
+}  // namespace sigtrain
