@@ -147,16 +147,16 @@ void Matmul::operator()(const MatmulCall& call) {
   if (call.m <= 0 || call.n <= 0) return;
   const Plan& plan = plan_for(call);
   if (call.bias) set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
-  launch(call, plan, plan.algorithm, plan.workspace, call.c, call.c);
+  check_cublas(launch(call, plan, plan.algorithm, plan.workspace, call.c),
+               "starting a matrix product");
 }
 
-void Matmul::launch(const MatmulCall& call, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
-                    size_t algorithm_workspace, const void* c_in, void* c_out) {
+cublasStatus_t Matmul::launch(const MatmulCall& call, const Plan& plan,
+                              const cublasLtMatmulAlgo_t& algorithm, size_t algorithm_workspace,
+                              void* c) {
   const float alpha = 1.0f, beta = call.accumulate ? 1.0f : 0.0f;
-  check_cublas(
-      cublasLtMatmul(handle_, plan.desc, &alpha, call.b, plan.b, call.a, plan.a, &beta, c_in,
-                     plan.c, c_out, plan.c, &algorithm, workspace_, algorithm_workspace, stream_),
-      "starting a matrix product");
+  return cublasLtMatmul(handle_, plan.desc, &alpha, call.b, plan.b, call.a, plan.a, &beta, c,
+                        plan.c, c, plan.c, &algorithm, workspace_, algorithm_workspace, stream_);
 }
 
 Matmul::Plan& Matmul::plan_for(const MatmulCall& call) {
@@ -232,11 +232,15 @@ void Matmul::choose_algorithm(const MatmulCall& call, const std::string& key, Pl
   std::optional<float> best_time;
   for (int i = 0; can_time && i < count; ++i) {
     if (candidates[i].state != CUBLAS_STATUS_SUCCESS) continue;
+    const auto start_candidate = [&] {
+      return launch(call, plan, candidates[i].algo, candidates[i].workspaceSize, c);
+    };
+    // What the heuristic proposes may still be refused: then it is no candidate.
+    if (start_candidate() != CUBLAS_STATUS_SUCCESS) continue;
     Event start, stop;
-    launch(call, plan, candidates[i].algo, candidates[i].workspaceSize, c, c);
     start.record(stream_);
     for (int j = 0; j < timed_launches; ++j)
-      launch(call, plan, candidates[i].algo, candidates[i].workspaceSize, c, c);
+      check_cublas(start_candidate(), "timing a matrix product");
     stop.record(stream_);
     const float time = stop.milliseconds_since(start);
     if (!best_time || time < *best_time * clear_gain) {

@@ -54,8 +54,8 @@ class Matmul {
 
   Plan& plan_for(const MatmulCall& call);
   void choose_algorithm(const MatmulCall& call, const std::string& key, Plan& plan);
-  void launch(const MatmulCall& call, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
-              size_t workspace_bytes, const void* c_in, void* c_out);
+  cublasStatus_t launch(const MatmulCall& call, const Plan& plan,
+                        const cublasLtMatmulAlgo_t& algorithm, size_t algorithm_workspace, void* c);
   void read_choices();
   void write_choices() const;
 

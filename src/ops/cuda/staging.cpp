@@ -7,6 +7,12 @@
 #include "ops/cuda/check.h"
 
 namespace sigtrain {
+namespace {
+
+// Of single numbers and of batches alike; each holds an event.
+constexpr size_t most_in_flight = 1024;
+
+}  // namespace
 
 Staging::Staging(size_t capacity, cudaStream_t stream) : capacity_(capacity), stream_(stream) {
   void* memory = nullptr;
@@ -55,6 +61,7 @@ void Staging::upload(void* device, const void* host, size_t bytes) {
   const auto* from = static_cast<const std::byte*>(host);
   while (bytes > 0) {
     const size_t part = std::min(bytes, largest);
+    if (in_flight_.size() >= most_in_flight) retire_oldest();
     const size_t at = reserve(part);
     std::memcpy(memory_ + at, from, part);
     check_cuda(cudaMemcpyAsync(to, memory_ + at, part, cudaMemcpyHostToDevice, stream_),
