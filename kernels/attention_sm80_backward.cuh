@@ -1,0 +1,418 @@
+// Flash attention, backward, in one pass over pairs of tiles and the same bits every time.
+//
+// A block owns a tile of keys and goes through the queries that see it, of all heads that share the
+// keys: S^T = K Q^T, dP^T = V dO^T, dV += P^T dO, dK += dS^T Q, and a share dS K of dQ. The logits
+// are transposed so that a warp owns whole rows of keys: P^T and dS^T go from one product to the
+// next inside registers, and only dS takes the way through shared memory, to be summed over the
+// warps' keys.
+//
+// The shares of dQ come from different blocks. Adding them in whatever order blocks happen to
+// arrive would give other bits each time; a second pass over all pairs would cost 7 products
+// instead of 5, and partial buffers a multiple of dQ. So shares are added in the order of keys:
+// each tile of queries has a counter of the shares added so far, and a block waits for its turn.
+// - A block depends only on blocks that drew an earlier ticket, and those are running or done:
+//   there is always one that need not wait, so nothing can come to a halt.
+// - Blocks start a few steps apart and stay so; a turn has nearly always come before it is needed.
+// - The first share is written and the last one becomes the bf16 result on its way, so that
+//   nothing has to be zeroed before or converted afterwards.
+// - Sums lie in the order of the accumulators, not of rows: whole 128-byte lines are added at once.
+//
+// Floors, for one head of T queries and keys: 10 T^2 D operations of tensor cores; T^2 exponentials
+// (1.5 special-function operations an element for sigmoid, 1 for softmax); 8 T D bytes of dQ sums
+// in L2 for each of T / 128 tiles of keys, and as many of Q and dO.
+#pragma once
+
+#include "attention_geometry.cuh"
+#include "attention_policy.cuh"
+#include "attention_tiles_sm80.cuh"
+
+namespace sigtrain::kernels {
+
+/// How work is cut, by head dimension. A warp owns `row_tiles` blocks of 16 keys; its sums dK and
+/// dV take row_tiles * head_dim registers a thread, logits and their gradients row_tiles * chunk /
+/// 2: a tile of queries is worked through in chunks where it would not fit otherwise. For dQ the
+/// warps form query_warps rows.
+template <int HeadDim>
+struct BackwardTiling {
+  static constexpr int warps = HeadDim > 64 ? 8 : 4;
+  static constexpr int row_tiles = HeadDim > 64 ? 1 : 2;
+  static constexpr int queries = HeadDim > 128 ? 32 : 64;
+  static constexpr int chunk = HeadDim > 128 ? 16 : HeadDim > 64 ? 64 : 32;
+  static constexpr int query_warps = HeadDim == 96 ? 4 : 2;
+  static constexpr int blocks_per_multiprocessor = HeadDim > 64 ? 1 : 2;
+
+  static constexpr int threads = warps * 32;
+  static constexpr int keys = warps * row_tiles * 16;
+  static constexpr int kv_bytes = keys * HeadDim * 2;
+  static constexpr int q_bytes = queries * HeadDim * 2;
+  static constexpr int ds_bytes = keys * queries * 2;
+  static constexpr int statistics_bytes = queries * 8;
+  /// K, V, two buffers of Q, dO and statistics, dS, and a word for each warp.
+  static constexpr int shared_bytes =
+      2 * kv_bytes + 2 * (2 * q_bytes + statistics_bytes) + ds_bytes + warps * 4;
+};
+
+/// The workspace and the order of work; see attention_sm80_backward.cu for its layout.
+struct BackwardWork {
+  float* dq_sums;        // [batch, heads, query_tiles, queries * head_dim]
+  float* statistics;     // softmax: [batch, heads, query_tiles * queries, 2]
+  float* bias_partials;  // [heads, batch, key_tiles]
+  int* turns;            // [batch, heads, query_tiles]: shares of dQ added so far
+  int* ticket;           // blocks begun so far
+  int query_tiles, key_tiles;
+  int pairs_at_once;  // (sequence, key head) pairs whose key tiles are handed out in turn
+};
+
+/// Before the pass: counters to 0; dQ to 0 where no key is visible; for softmax the statistics of
+/// each query. A query without keys gets +inf, which makes all its weights 0.
+template <typename Gradient, int HeadDim>
+__global__ void __launch_bounds__(128)
+    attention_backward_prepare_kernel(const AttentionBackward call, const BackwardWork work) {
+  using Tiling = BackwardTiling<HeadDim>;
+  const AttentionShape& shape = call.forward.shape;
+  const int tile = blockIdx.x, head = blockIdx.y, batch = blockIdx.z;
+  const int64_t batch_head = static_cast<int64_t>(batch) * shape.heads + head;
+  const int first_query = tile * Tiling::queries;
+  if (threadIdx.x == 0) {
+    work.turns[batch_head * work.query_tiles + tile] = 0;
+    if (tile == 0 && batch_head == 0) *work.ticket = 0;
+  }
+  const VisibleBand band(shape, call.forward.key_lengths, batch);
+  const Interval tiles = band.key_tiles(first_query, Tiling::queries, Tiling::keys);
+  if (tiles.begin >= tiles.end) {
+    const HeadRows dq(call.dq, shape, batch, head);
+    for (int i = threadIdx.x; i < Tiling::queries * HeadDim / 8; i += 128) {
+      const int query = first_query + i / (HeadDim / 8);
+      if (query < shape.seq_len)
+        *reinterpret_cast<uint4*>(dq.row(query) + i % (HeadDim / 8) * 8) = uint4{0, 0, 0, 0};
+    }
+  }
+  if constexpr (Gradient::is_softmax) {
+    const HeadRows out(call.forward.out, shape, batch, head), d_out(call.d_out, shape, batch, head);
+    const int lane = threadIdx.x & 3;
+    for (int i = threadIdx.x >> 2; i < Tiling::queries; i += 32) {
+      const int query = first_query + i;
+      float log2_sum = INFINITY, dot = 0.0f;
+      if (query < shape.seq_len) {
+#pragma unroll
+        for (int c = 0; c < HeadDim / 32; ++c) {
+          const int column = (c * 4 + lane) * 8;
+          const uint4 x = *reinterpret_cast<const uint4*>(out.row(query) + column);
+          const uint4 y = *reinterpret_cast<const uint4*>(d_out.row(query) + column);
+          const auto* xs = reinterpret_cast<const __nv_bfloat162*>(&x);
+          const auto* ys = reinterpret_cast<const __nv_bfloat162*>(&y);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            const float2 a = __bfloat1622float2(xs[j]), b = __bfloat1622float2(ys[j]);
+            dot = fmaf(a.x, b.x, fmaf(a.y, b.y, dot));
+          }
+        }
+        const float log_sum_exp = call.forward.log_sum_exp[batch_head * shape.seq_len + query];
+        if (log_sum_exp != -INFINITY) log2_sum = log_sum_exp * log2_e;
+      }
+      dot = sum_lanes<3>(dot);
+      if (lane == 0) {
+        const int64_t row = (batch_head * work.query_tiles + tile) * Tiling::queries + i;
+        reinterpret_cast<float2*>(work.statistics)[row] = float2{log2_sum, dot};
+      }
+    }
+  }
+}
+
+/// One thread keeps a block's place in the order of dQ's shares.
+class Turns {
+ public:
+  /// Looks early whether `turn` has come to `mine`, so that the answer is here when it is needed.
+  __device__ void look(const int* turn, int mine) {
+    turn_ = mine == 0 ? nullptr : turn;
+    mine_ = mine;
+    seen_ = turn_ ? load_relaxed(turn_) : mine;
+  }
+  /// Passes on the turn kept by `pass_later`, then waits for this one. What was added a step ago
+  /// has long reached L2 by now, so that the fence does not wait for it.
+  __device__ void pass_and_wait() {
+    const bool came = seen_ == mine_;
+    const bool fenced = pass();
+    if (!turn_ || (came && fenced)) return;
+    while (seen_ != mine_) seen_ = load_relaxed(turn_);
+    fence_device();
+  }
+  __device__ void pass_later(int* turn, int next) {
+    passed_ = turn;
+    next_ = next;
+  }
+  __device__ bool pass() {
+    if (!passed_) return false;
+    fence_device();
+    store_relaxed(passed_, next_);
+    passed_ = nullptr;
+    return true;
+  }
+
+ private:
+  const int* turn_ = nullptr;
+  int* passed_ = nullptr;
+  int mine_ = 0, seen_ = 0, next_ = 0;
+};
+
+/// One step of a block: a head that shares the block's keys, and a tile of its queries.
+struct BackwardStep {
+  int head, tile;
+  __device__ void advance(const Interval& tiles) {
+    if (++tile == tiles.end) {
+      tile = tiles.begin;
+      ++head;
+    }
+  }
+};
+
+template <typename Gradient, int HeadDim, bool Alibi>
+__global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads,
+                                  BackwardTiling<HeadDim>::blocks_per_multiprocessor)
+    attention_backward_kernel(const AttentionBackward call, const BackwardWork work) {
+  using Tiling = BackwardTiling<HeadDim>;
+  constexpr int row_tiles = Tiling::row_tiles, out_tiles = HeadDim / 8;
+  constexpr int chunk_tiles = Tiling::chunk / 8;
+  const AttentionShape& shape = call.forward.shape;
+
+  const SharedAddress k_tile = shared_memory(), v_tile = k_tile + Tiling::kv_bytes;
+  const SharedAddress q_tiles = v_tile + Tiling::kv_bytes;
+  const SharedAddress d_out_tiles = q_tiles + 2 * Tiling::q_bytes;
+  const SharedAddress ds_tile = d_out_tiles + 2 * Tiling::q_bytes;
+  const SharedAddress statistics_tiles = ds_tile + Tiling::ds_bytes;
+  const SharedAddress warp_words = statistics_tiles + 2 * Tiling::statistics_bytes;
+
+  if (threadIdx.x == 0) store_shared(warp_words, static_cast<uint32_t>(atomicAdd(work.ticket, 1)));
+  __syncthreads();
+  const int ticket = static_cast<int>(load_shared(warp_words));
+  const int group_tickets = work.pairs_at_once * work.key_tiles;
+  const int first_pair = ticket / group_tickets * work.pairs_at_once;
+  const int pairs = min(work.pairs_at_once, shape.batch * shape.kv_heads - first_pair);
+  const int key_tile = ticket % group_tickets / pairs;
+  const int pair = first_pair + ticket % group_tickets % pairs;
+  const int batch = pair / shape.kv_heads, kv_head = pair % shape.kv_heads;
+  const int group = shape.heads / shape.kv_heads;
+  const int first_key = key_tile * Tiling::keys;
+
+  const VisibleBand band(shape, call.forward.key_lengths, batch);
+  const Interval tiles = band.query_tiles(first_key, Tiling::keys, Tiling::queries);
+  const int steps = max(tiles.end - tiles.begin, 0) * group;
+
+  const auto fetch = [&](const BackwardStep& step, int buffer) {
+    const int first = step.tile * Tiling::queries;
+    copy_rows_async<Tiling::queries, HeadDim, Tiling::threads>(
+        q_tiles + buffer * Tiling::q_bytes, HeadRows(call.forward.q, shape, batch, step.head),
+        first, shape.seq_len);
+    copy_rows_async<Tiling::queries, HeadDim, Tiling::threads>(
+        d_out_tiles + buffer * Tiling::q_bytes, HeadRows(call.d_out, shape, batch, step.head),
+        first, shape.seq_len);
+    if (Gradient::is_softmax && threadIdx.x < Tiling::statistics_bytes / 16) {
+      const int64_t tile =
+          (static_cast<int64_t>(batch) * shape.heads + step.head) * work.query_tiles + step.tile;
+      copy_async_16(statistics_tiles + buffer * Tiling::statistics_bytes + threadIdx.x * 16,
+                    work.statistics + tile * Tiling::queries * 2 + threadIdx.x * 4, true);
+    }
+  };
+
+  const int warp = warp_index(), g = lane_index() >> 2, t = lane_index() & 3;
+  const int warp_key = warp * row_tiles * 16;
+  // For dQ, warps are [query_warps, warps / query_warps] over queries and columns.
+  constexpr int dq_rows = Tiling::queries / Tiling::query_warps / 16;
+  constexpr int dq_columns = HeadDim / (Tiling::warps / Tiling::query_warps);
+  constexpr int dq_tiles = dq_columns / 8;
+  const int dq_row = warp % Tiling::query_warps * dq_rows * 16;
+  const int dq_column = warp / Tiling::query_warps * dq_columns;
+
+  float dk[row_tiles][out_tiles][4], dv[row_tiles][out_tiles][4];
+  set_zero(dk);
+  set_zero(dv);
+  float bias_sum = 0.0f;
+  Turns turns;
+
+  copy_rows_async<Tiling::keys, HeadDim, Tiling::threads>(
+      k_tile, HeadRows(call.forward.k, shape, batch, kv_head), first_key, band.keys);
+  copy_rows_async<Tiling::keys, HeadDim, Tiling::threads>(
+      v_tile, HeadRows(call.forward.v, shape, batch, kv_head), first_key, band.keys);
+  BackwardStep step{kv_head * group, tiles.begin}, next = step;
+  if (steps > 0) fetch(step, 0);
+  copy_async_commit();
+
+  for (int i = 0; i < steps; ++i, step = next) {
+    const int buffer = i & 1;
+    copy_async_wait();
+    __syncthreads();  // queries are here; nobody reads the other buffer or dS any more
+    next.advance(tiles);
+    if (i + 1 < steps) fetch(next, buffer ^ 1);
+    copy_async_commit();
+
+    const int first_query = step.tile * Tiling::queries;
+    const int64_t dq_tile =
+        (static_cast<int64_t>(batch) * shape.heads + step.head) * work.query_tiles + step.tile;
+    const Interval shares = band.key_tiles(first_query, Tiling::queries, Tiling::keys);
+    const bool is_first = key_tile == shares.begin, is_last = key_tile == shares.end - 1;
+    if (threadIdx.x == 0) turns.look(work.turns + dq_tile, key_tile - shares.begin);
+
+    const SharedAddress q_tile = q_tiles + buffer * Tiling::q_bytes;
+    const SharedAddress d_out_tile = d_out_tiles + buffer * Tiling::q_bytes;
+    const LogitFactors factors(call.forward, step.head, Gradient::exponent_sign);
+    const bool masked =
+        band.needs_mask(first_query, Tiling::queries, first_key + warp_key, row_tiles * 16);
+#pragma unroll 1  // overlapping two chunks would need the registers of both
+    for (int row = 0; row < Tiling::queries; row += Tiling::chunk) {
+      float p[row_tiles][chunk_tiles][4], ds[row_tiles][chunk_tiles][4];
+      set_zero(p);
+      product_of_rows<HeadDim>(p, k_tile, warp_key, q_tile, row);
+      set_zero(ds);
+      product_of_rows<HeadDim>(ds, v_tile, warp_key, d_out_tile, row);
+
+      const TransposedPosition at{first_query + row + 2 * t, first_key + warp_key + g};
+      const SharedAddress statistics =
+          statistics_tiles + buffer * Tiling::statistics_bytes + (row + 2 * t) * 8;
+      if (masked)
+        Gradient::template differentiate<true, Alibi>(p, ds, factors, band, at, statistics);
+      else
+        Gradient::template differentiate<false, Alibi>(p, ds, factors, band, at, statistics);
+      if (call.d_head_bias) {
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m)
+#pragma unroll
+          for (int n = 0; n < chunk_tiles; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) bias_sum += ds[m][n][e];
+      }
+
+      uint32_t p_left[row_tiles][chunk_tiles / 2][4], ds_left[row_tiles][chunk_tiles / 2][4];
+#pragma unroll
+      for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+        for (int n = 0; n < chunk_tiles; n += 2) {
+          pack_left(p_left[m][n / 2], p[m][n], p[m][n + 1]);
+          uint32_t(&pairs_of_ds)[4] = ds_left[m][n / 2];
+          pack_left(pairs_of_ds, ds[m][n], ds[m][n + 1]);
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            SharedTile<Tiling::queries>::store_pair(ds_tile, warp_key + m * 16 + g + (j & 1) * 8,
+                                                    row + (n + (j >> 1)) * 8 + 2 * t,
+                                                    pairs_of_ds[j]);
+        }
+      }
+      product_of_registers<HeadDim>(dv, p_left, d_out_tile, row);
+      product_of_registers<HeadDim>(dk, ds_left, q_tile, row);
+    }
+
+    if (threadIdx.x == 0) turns.pass_and_wait();
+    __syncthreads();  // dS is complete, and it is this block's turn to add to dQ
+    float dq[dq_rows][dq_tiles][4];
+    set_zero(dq);
+#pragma unroll
+    for (int key = 0; key < Tiling::keys; key += 16) {
+      uint32_t left[dq_rows][4];
+#pragma unroll
+      for (int m = 0; m < dq_rows; ++m)
+        SharedTile<Tiling::queries>::load_left_transposed(left[m], ds_tile, dq_row + m * 16, key);
+#pragma unroll
+      for (int n = 0; n < dq_tiles; n += 2) {
+        uint32_t right[4];
+        SharedTile<HeadDim>::load_right(right, k_tile, key, dq_column + n * 8);
+#pragma unroll
+        for (int m = 0; m < dq_rows; ++m) {
+          multiply_add(dq[m][n], left[m], right[0], right[1]);
+          multiply_add(dq[m][n + 1], left[m], right[2], right[3]);
+        }
+      }
+    }
+
+    float4* sums = reinterpret_cast<float4*>(work.dq_sums + dq_tile * Tiling::queries * HeadDim);
+    if (!is_last) {
+#pragma unroll
+      for (int m = 0; m < dq_rows; ++m) {
+#pragma unroll
+        for (int n = 0; n < dq_tiles; ++n) {
+          const float4 share{dq[m][n][0], dq[m][n][1], dq[m][n][2], dq[m][n][3]};
+          float4* sum = sums + (m * dq_tiles + n) * Tiling::threads + threadIdx.x;
+          if (is_first)
+            __stcg(sum, share);
+          else
+            add_global(reinterpret_cast<float*>(sum), share);
+        }
+      }
+      if (threadIdx.x == 0) turns.pass_later(work.turns + dq_tile, key_tile - shares.begin + 1);
+    } else {
+      const HeadRows rows(call.dq, shape, batch, step.head);
+#pragma unroll
+      for (int m = 0; m < dq_rows; ++m) {
+#pragma unroll
+        for (int n = 0; n < dq_tiles; ++n) {
+          const float4 sum =
+              is_first ? float4{0.0f, 0.0f, 0.0f, 0.0f}
+                       : __ldcg(sums + (m * dq_tiles + n) * Tiling::threads + threadIdx.x);
+          const int query = first_query + dq_row + m * 16 + g, column = dq_column + n * 8 + 2 * t;
+          if (query < shape.seq_len)
+            *reinterpret_cast<uint32_t*>(rows.row(query) + column) =
+                pack_bf16((sum.x + dq[m][n][0]) * shape.scale, (sum.y + dq[m][n][1]) * shape.scale);
+          if (query + 8 < shape.seq_len)
+            *reinterpret_cast<uint32_t*>(rows.row(query + 8) + column) =
+                pack_bf16((sum.z + dq[m][n][2]) * shape.scale, (sum.w + dq[m][n][3]) * shape.scale);
+        }
+      }
+    }
+
+    if (call.d_head_bias && step.tile == tiles.end - 1) {
+      const float warp_sum = sum_lanes<31>(bias_sum);
+      bias_sum = 0.0f;
+      if (lane_index() == 0) store_shared(warp_words + warp * 4, warp_sum);
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        float total = 0.0f;
+#pragma unroll
+        for (int w = 0; w < Tiling::warps; ++w)
+          total += __uint_as_float(load_shared(warp_words + w * 4));
+        work.bias_partials[(static_cast<int64_t>(step.head) * shape.batch + batch) *
+                               work.key_tiles +
+                           key_tile] = total;
+      }
+    }
+  }
+
+  copy_async_wait();
+  __syncthreads();  // nobody reads keys any more: their tiles are the way to 16-byte writes
+  if (threadIdx.x == 0) {
+    turns.pass();
+    if (call.d_head_bias && steps == 0) {
+      for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
+        work.bias_partials[(static_cast<int64_t>(head) * shape.batch + batch) * work.key_tiles +
+                           key_tile] = 0.0f;
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < row_tiles; ++m) {
+    store_accumulators<HeadDim>(k_tile, warp_key + m * 16, dk[m], shape.scale, shape.scale);
+    store_accumulators<HeadDim>(v_tile, warp_key + m * 16, dv[m], 1.0f, 1.0f);
+  }
+  __syncwarp();
+  write_rows<row_tiles * 16, HeadDim, 32>(k_tile, HeadRows(call.dk, shape, batch, kv_head),
+                                          first_key + warp_key, shape.seq_len, warp_key,
+                                          lane_index());
+  write_rows<row_tiles * 16, HeadDim, 32>(v_tile, HeadRows(call.dv, shape, batch, kv_head),
+                                          first_key + warp_key, shape.seq_len, warp_key,
+                                          lane_index());
+}
+
+/// d_head_bias[head] += the sum of the head's partials, always in the same order.
+constexpr int bias_threads = 128;
+static __global__ void __launch_bounds__(bias_threads)
+    attention_backward_bias_kernel(const float* partials, int count, float* d_head_bias) {
+  __shared__ float warp_sums[bias_threads / 32];
+  float sum = 0.0f;
+  for (int i = threadIdx.x; i < count; i += bias_threads)
+    sum += partials[static_cast<int64_t>(blockIdx.x) * count + i];
+  sum = sum_lanes<31>(sum);
+  if (lane_index() == 0) warp_sums[warp_index()] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int w = 1; w < bias_threads / 32; ++w) sum += warp_sums[w];
+    d_head_bias[blockIdx.x] += sum;
+  }
+}
+
+}  // namespace sigtrain::kernels
