@@ -37,7 +37,7 @@ struct BackwardTiling {
   static constexpr int warps = HeadDim > 64 ? 8 : 4;
   static constexpr int row_tiles = HeadDim > 64 ? 1 : 2;
   static constexpr int queries = HeadDim > 128 ? 32 : 64;
-  static constexpr int chunk = HeadDim > 128 ? 16 : HeadDim > 64 ? 64 : 32;
+  static constexpr int chunk = HeadDim > 128 ? 16 : HeadDim == 128 ? 64 : 32;
   static constexpr int query_warps = HeadDim == 96 ? 4 : 2;
   static constexpr int blocks_per_multiprocessor = HeadDim > 64 ? 1 : 2;
 
@@ -47,9 +47,9 @@ struct BackwardTiling {
   static constexpr int q_bytes = queries * HeadDim * 2;
   static constexpr int ds_bytes = keys * queries * 2;
   static constexpr int statistics_bytes = queries * 8;
-  /// K, V, two buffers of Q, dO and statistics, dS, and a word for each warp.
+  /// K, V, two buffers of Q, dO and statistics, dS, a word for each warp, and Turns' two.
   static constexpr int shared_bytes =
-      2 * kv_bytes + 2 * (2 * q_bytes + statistics_bytes) + ds_bytes + warps * 4;
+      2 * kv_bytes + 2 * (2 * q_bytes + statistics_bytes) + ds_bytes + (warps + 2) * 4;
 };
 
 /// The workspace and the order of work; see attention_sm80_backward.cu for its layout.
@@ -119,40 +119,42 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-/// One thread keeps a block's place in the order of dQ's shares.
+/// One thread keeps a block's place in the order of dQ's shares. The turn to be passed on lies in
+/// shared memory, as [tile, shares then added]: the other threads would spend registers on it too.
 class Turns {
  public:
-  /// Looks early whether `turn` has come to `mine`, so that the answer is here when it is needed.
-  __device__ void look(const int* turn, int mine) {
-    turn_ = mine == 0 ? nullptr : turn;
-    mine_ = mine;
-    seen_ = turn_ ? load_relaxed(turn_) : mine;
-  }
-  /// Passes on the turn kept by `pass_later`, then waits for this one. What was added a step ago
-  /// has long reached L2 by now, so that the fence does not wait for it.
-  __device__ void pass_and_wait() {
-    const bool came = seen_ == mine_;
+  static constexpr int no_tile = -1;
+
+  __device__ Turns(int* turns, SharedAddress kept) : turns_(turns), kept_(kept) {}
+  __device__ void clear() const { store_shared(kept_, static_cast<uint32_t>(no_tile)); }
+
+  /// Shares of the tile added so far: looked up early, so that the answer is here when needed.
+  __device__ int look(int tile) const { return load_relaxed(turns_ + tile); }
+  /// Passes on the turn that was kept, then waits until `shares` have been added to the tile,
+  /// having `seen` some earlier. What this block added a step ago has long reached L2 by now, so
+  /// that the fence need not wait for it.
+  __device__ void pass_and_wait(int tile, int shares, int seen) const {
     const bool fenced = pass();
-    if (!turn_ || (came && fenced)) return;
-    while (seen_ != mine_) seen_ = load_relaxed(turn_);
+    if (shares == 0 || (seen == shares && fenced)) return;
+    while (seen != shares) seen = load_relaxed(turns_ + tile);
     fence_device();
   }
-  __device__ void pass_later(int* turn, int next) {
-    passed_ = turn;
-    next_ = next;
+  __device__ void keep(int tile, int shares) const {
+    store_shared(kept_, static_cast<uint32_t>(tile));
+    store_shared(kept_ + 4, static_cast<uint32_t>(shares));
   }
-  __device__ bool pass() {
-    if (!passed_) return false;
+  __device__ bool pass() const {
+    const int tile = static_cast<int>(load_shared(kept_));
+    if (tile == no_tile) return false;
     fence_device();
-    store_relaxed(passed_, next_);
-    passed_ = nullptr;
+    store_relaxed(turns_ + tile, static_cast<int>(load_shared(kept_ + 4)));
+    clear();
     return true;
   }
 
  private:
-  const int* turn_ = nullptr;
-  int* passed_ = nullptr;
-  int mine_ = 0, seen_ = 0, next_ = 0;
+  int* turns_;
+  SharedAddress kept_;
 };
 
 /// One step of a block: a head that shares the block's keys, and a tile of its queries.
@@ -227,30 +229,31 @@ __global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads,
   set_zero(dk);
   set_zero(dv);
   float bias_sum = 0.0f;
-  Turns turns;
+  const Turns turns(work.turns, warp_words + Tiling::warps * 4);
+  if (threadIdx.x == 0) turns.clear();
 
   copy_rows_async<Tiling::keys, HeadDim, Tiling::threads>(
       k_tile, HeadRows(call.forward.k, shape, batch, kv_head), first_key, band.keys);
   copy_rows_async<Tiling::keys, HeadDim, Tiling::threads>(
       v_tile, HeadRows(call.forward.v, shape, batch, kv_head), first_key, band.keys);
-  BackwardStep step{kv_head * group, tiles.begin}, next = step;
+  BackwardStep step{kv_head * group, tiles.begin};
   if (steps > 0) fetch(step, 0);
   copy_async_commit();
 
-  for (int i = 0; i < steps; ++i, step = next) {
+  for (int i = 0; i < steps; ++i, step.advance(tiles)) {
     const int buffer = i & 1;
     copy_async_wait();
     __syncthreads();  // queries are here; nobody reads the other buffer or dS any more
-    next.advance(tiles);
-    if (i + 1 < steps) fetch(next, buffer ^ 1);
+    if (i + 1 < steps) {
+      BackwardStep next = step;
+      next.advance(tiles);
+      fetch(next, buffer ^ 1);
+    }
     copy_async_commit();
 
     const int first_query = step.tile * Tiling::queries;
-    const int64_t dq_tile =
-        (static_cast<int64_t>(batch) * shape.heads + step.head) * work.query_tiles + step.tile;
-    const Interval shares = band.key_tiles(first_query, Tiling::queries, Tiling::keys);
-    const bool is_first = key_tile == shares.begin, is_last = key_tile == shares.end - 1;
-    if (threadIdx.x == 0) turns.look(work.turns + dq_tile, key_tile - shares.begin);
+    const int dq_tile = (batch * shape.heads + step.head) * work.query_tiles + step.tile;
+    const int seen = threadIdx.x == 0 ? turns.look(dq_tile) : 0;
 
     const SharedAddress q_tile = q_tiles + buffer * Tiling::q_bytes;
     const SharedAddress d_out_tile = d_out_tiles + buffer * Tiling::q_bytes;
@@ -300,7 +303,9 @@ __global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads,
       product_of_registers<HeadDim>(dk, ds_left, q_tile, row);
     }
 
-    if (threadIdx.x == 0) turns.pass_and_wait();
+    const Interval shares = band.key_tiles(first_query, Tiling::queries, Tiling::keys);
+    const bool is_first = key_tile == shares.begin, is_last = key_tile == shares.end - 1;
+    if (threadIdx.x == 0) turns.pass_and_wait(dq_tile, key_tile - shares.begin, seen);
     __syncthreads();  // dS is complete, and it is this block's turn to add to dQ
     float dq[dq_rows][dq_tiles][4];
     set_zero(dq);
@@ -322,7 +327,8 @@ __global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads,
       }
     }
 
-    float4* sums = reinterpret_cast<float4*>(work.dq_sums + dq_tile * Tiling::queries * HeadDim);
+    float4* sums =
+        reinterpret_cast<float4*>(work.dq_sums + int64_t{dq_tile} * Tiling::queries * HeadDim);
     if (!is_last) {
 #pragma unroll
       for (int m = 0; m < dq_rows; ++m) {
@@ -336,7 +342,7 @@ __global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads,
             add_global(reinterpret_cast<float*>(sum), share);
         }
       }
-      if (threadIdx.x == 0) turns.pass_later(work.turns + dq_tile, key_tile - shares.begin + 1);
+      if (threadIdx.x == 0) turns.keep(dq_tile, key_tile - shares.begin + 1);
     } else {
       const HeadRows rows(call.dq, shape, batch, step.head);
 #pragma unroll
