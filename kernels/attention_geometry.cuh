@@ -45,7 +45,7 @@ struct VisibleBand {
     return first <= last && begin < end ? Interval{begin / query_tile, (end - 1) / query_tile + 1}
                                         : Interval{0, 0};
   }
-  /// True if some pair of [query, query + queries) and [key, key + keys) is not visible.
+  /// True if some pair of [query, query + query_count) and [key, key + key_count) is not visible.
   __device__ bool needs_mask(int query, int query_count, int key, int key_count) const {
     return query - (key + key_count - 1) < low || query + query_count - 1 - key > high ||
            key + key_count > keys;

@@ -44,8 +44,8 @@ struct LogitFactors {
 /// (tanh.approx would need one operation an element, but loses all accuracy below s = -8, just
 /// where logits start at bias -ln(seq_len).)
 __device__ __forceinline__ void sigmoid_pair(float e0, float e1, float& p0, float& p1) {
-  const float a = 1.0f + exp2_fast(fminf(e0, 63.0f));
-  const float b = 1.0f + exp2_fast(fminf(e1, 63.0f));
+  const float a = 1.0f + exp2_fast(min_or_nan(e0, 63.0f));
+  const float b = 1.0f + exp2_fast(min_or_nan(e1, 63.0f));
   const float r = reciprocal_fast(a * b);
   p0 = r * b;
   p1 = r * a;

@@ -80,13 +80,13 @@ __global__ void __launch_bounds__(ForwardTiling<HeadDim>::threads,
     __syncthreads();  // this tile is here, and nobody reads the other buffer any more
     if (key_tile + 1 < tiles.end) fetch(key_tile + 1, buffer ^ 1);
     copy_async_commit();
+    const int first_key = key_tile * Tiling::keys;
     const SharedAddress k_tile = kv_tiles + buffer * 2 * Tiling::kv_bytes;
 
     float weights[row_tiles][key_tiles][4];
     set_zero(weights);
     product_of_rows<HeadDim>(weights, q_tile, warp_row, k_tile, 0);
 
-    const int first_key = key_tile * Tiling::keys;
     const LogitPosition at{first_query + warp_row + g, first_key + 2 * t};
     const bool masked =
         band.needs_mask(first_query + warp_row, row_tiles * 16, first_key, Tiling::keys);

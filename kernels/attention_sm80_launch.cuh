@@ -35,11 +35,15 @@ void choose_kernel(const AttentionForward& call, const Body& body) {
   }
 }
 
-/// Kernels ask for more shared memory than the 48 KiB that every kernel may have.
+/// Kernels ask for more shared memory than the 48 KiB that every kernel may have, and for as many
+/// blocks on a multiprocessor as its registers hold.
 template <typename Kernel>
 void allow_shared_memory(Kernel* kernel, int bytes) {
-  const cudaError_t status =
+  cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (status == cudaSuccess)
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared);
   if (status != cudaSuccess) reject_shared_memory(bytes, cudaGetErrorString(status));
 }
 

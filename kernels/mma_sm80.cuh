@@ -71,6 +71,13 @@ __device__ __forceinline__ float reciprocal_fast(float x) {
   return y;
 }
 
+/// The smaller; NaN if either is.
+__device__ __forceinline__ float min_or_nan(float x, float y) {
+  float z;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+  return z;
+}
+
 /// Two bf16 in one register, `low` in the lower half: the order of fragments and of memory.
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
