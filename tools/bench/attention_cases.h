@@ -29,7 +29,7 @@ struct AttentionCase {
   std::string name;
   AttentionDesc desc;
   bool head_bias = false, alibi = false;
-  std::vector<int32_t> key_lengths;
+  std::vector<int32_t> key_lengths = {};
 };
 
 /// Every option of the description, alone and together, at sequence lengths around the sizes of
