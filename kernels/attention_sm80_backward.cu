@@ -3,19 +3,18 @@
 #include "attention_sm80.h"
 #include "attention_sm80_backward.cuh"
 #include "attention_sm80_launch.cuh"
+#include "launch.h"
 
 namespace sigtrain::kernels {
 namespace {
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /// The parts of the workspace, each aligned to 256 bytes. With null for memory, only their size.
 class BackwardLayout {
  public:
   BackwardLayout(const AttentionShape& shape, int queries, int keys, void* workspace)
       : begin_(static_cast<unsigned char*>(workspace)) {
-    work.query_tiles = ceil_div(shape.seq_len, queries);
-    work.key_tiles = ceil_div(shape.seq_len, keys);
+    work.query_tiles = static_cast<int>(ceil_div(shape.seq_len, queries));
+    work.key_tiles = static_cast<int>(ceil_div(shape.seq_len, keys));
     const size_t heads = static_cast<size_t>(shape.batch) * shape.heads;
     const size_t tiles = heads * work.query_tiles;
     work.ticket = take<int>(1);
@@ -32,7 +31,7 @@ class BackwardLayout {
   template <typename T>
   T* take(size_t count) {
     T* part = begin_ ? reinterpret_cast<T*>(begin_ + bytes_) : nullptr;
-    bytes_ += (count * sizeof(T) + 255) / 256 * 256;
+    bytes_ += round_up(count * sizeof(T), 256);
     return part;
   }
 
@@ -44,15 +43,10 @@ class BackwardLayout {
 /// neighbouring key tiles of one pair reads the same queries from L2 one after the other, but
 /// starts up one after the other too; so chains are as long as 1/8 of a pair's tiles, up to 4.
 int choose_pairs_at_once(int pairs, int key_tiles, int blocks_per_multiprocessor) {
-  static const int multiprocessors = [] {
-    int device = 0, count = 1;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-    return count;
-  }();
   const int chain = std::clamp(key_tiles / 8, 1, 4);
-  const int at_once = std::max(multiprocessors * blocks_per_multiprocessor / chain, 1);
-  return ceil_div(pairs, ceil_div(pairs, at_once));
+  const int at_once =
+      std::max(device_limits().multiprocessors * blocks_per_multiprocessor / chain, 1);
+  return static_cast<int>(ceil_div(pairs, ceil_div(pairs, at_once)));
 }
 
 template <typename Gradient, int HeadDim, bool Alibi>

@@ -1,6 +1,7 @@
 #include "attention_sm80.h"
 #include "attention_sm80_forward.cuh"
 #include "attention_sm80_launch.cuh"
+#include "launch.h"
 
 namespace sigtrain::kernels {
 namespace {
@@ -11,8 +12,7 @@ void launch(const AttentionForward& call, cudaStream_t stream) {
   const auto kernel = &attention_forward_kernel<Policy, HeadDim, Alibi>;
   allow_shared_memory(kernel, Tiling::shared_bytes);
   const AttentionShape& shape = call.shape;
-  const dim3 grid((shape.seq_len + Tiling::queries - 1) / Tiling::queries, shape.heads,
-                  shape.batch);
+  const dim3 grid(ceil_div(shape.seq_len, Tiling::queries), shape.heads, shape.batch);
   kernel<<<grid, Tiling::threads, Tiling::shared_bytes, stream>>>(call);
 }
 
