@@ -95,6 +95,23 @@ INSTANTIATE_TEST_SUITE_P(Cases, GpuCrossEntropy,
                                            CrossEntropyCase{96, 64, 512, 40, 0.1, 1e-3, false},
                                            CrossEntropyCase{9, 8, 13, 2, 0.0, 0.0, false}));
 
+// Among equal logits the first counts as the prediction.
+TEST_F(GpuTest, TiesGoToTheFirstLogit) {
+  const Operand x = normal("x", {4, 16}), row = normal("row", {16});
+  std::vector<double> values;
+  for (int j = 0; j < 21; ++j)
+    values.insert(values.end(), row.values().begin(), row.values().end());
+  const Operand weight = given("weight", {21, 16}, values);
+  const Operand targets = integers("targets", {0, 2, 20, 0});
+  const Operand sums = given("sums", {loss_sum_slots}, {0, 0, 0, 0}, Role::accumulate);
+  run(
+      [&](Ops& ops, const Pick& at) {
+        ops.vocab_cross_entropy({}, at(x), at(weight), at(targets), at(sums), {}, {});
+      },
+      [](const Ops& ops) { return ops.vocab_cross_entropy_workspace({}, 4, 16, 21); });
+  EXPECT_EQ(sums.gpu_values()[loss_sum_correct], 2.0);
+}
+
 TEST_F(GpuTest, TargetsOutsideTheVocabularyAreReported) {
   const Operand x = normal("x", {3, 16}), weight = normal("weight", {24, 16});
   const Operand targets = integers("targets", {1, -1, 24});
