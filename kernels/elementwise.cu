@@ -209,6 +209,7 @@ struct Fill {
 };
 
 __global__ void set_value(uint64_t* value, uint64_t step) { *value = step; }
+__global__ void increment(uint64_t* value) { ++*value; }
 
 template <typename T>
 void fill_with(void* x, int64_t count, uint64_t bits, cudaStream_t stream) {
@@ -284,6 +285,10 @@ void swiglu_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int6
 
 void set_random_step(uint64_t* value, uint64_t step, cudaStream_t stream) {
   set_value<<<1, 1, 0, stream>>>(value, step);
+}
+
+void next_random_step(uint64_t* value, cudaStream_t stream) {
+  increment<<<1, 1, 0, stream>>>(value);
 }
 
 void dropout(RandomStream random, const uint64_t* step, double p, const bf16* x, bf16* y,

@@ -35,6 +35,8 @@ void swiglu_backward(const __nv_bfloat16* x, const __nv_bfloat16* dy, __nv_bfloa
 
 /// *value = step, in stream order.
 void set_random_step(uint64_t* value, uint64_t step, cudaStream_t stream);
+/// ++*value, in stream order.
+void next_random_step(uint64_t* value, cudaStream_t stream);
 /// y = uniform >= p ? x / (1 - p) : 0; element i takes word i % 4 of block i / 4 of `random` at
 /// *step. y may be x.
 void dropout(RandomStream random, const uint64_t* step, double p, const __nv_bfloat16* x,

@@ -15,7 +15,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -116,6 +118,19 @@ struct AdamWDesc {
   DecayMode decay_mode = DecayMode::coupled;
 };
 
+/// Work that Ops::capture recorded; must not outlive its Ops.
+class CapturedWork {
+ public:
+  virtual ~CapturedWork() = default;
+  /// Does the work once more, with what its memory holds then.
+  virtual void replay() = 0;
+};
+
+/// Bytes of a device's own memory: those in use by all programs, and all it has.
+struct MemoryUse {
+  size_t used = 0, total = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -143,6 +158,16 @@ class Ops {
   /// The step whose random numbers dropout and stochastic depth draw from now on: unique to a
   /// micro-batch.
   virtual void set_random_step(uint64_t step) = 0;
+  /// Goes on to the step behind, without the host knowing which: a replayed micro-batch has new
+  /// numbers.
+  virtual void next_random_step() = 0;
+  /// Absent where the device has no memory of its own.
+  virtual std::optional<MemoryUse> memory_use() const;
+  virtual bool can_capture() const;
+  /// Calls `work`, whose operations are recorded instead of done. They must have been done before,
+  /// and `work` may not upload, download, allocate or wait: what changes between replays is in
+  /// memory that the host writes between them. Throws Error where can_capture() is false.
+  virtual std::unique_ptr<CapturedWork> capture(const std::function<void()>& work);
   /// Scratch memory shared by all operations, at least as large as the largest *_workspace of the
   /// run.
   void set_workspace(const Tensor& workspace) { workspace_ = workspace; }
@@ -171,6 +196,10 @@ class Ops {
                                const Tensor& dx, const Tensor& dweight /*+=*/,
                                const Tensor& dbias /*optional, +=*/) = 0;
   virtual size_t linear_backward_workspace(int64_t rows, int64_t in, int64_t out) const;
+
+  /// y = activation(x), as linear_forward computes it from its pre_activation; not for none.
+  virtual void activation_forward(Activation activation, const Tensor& x /*[N, F]*/,
+                                  const Tensor& y /*[N, F]*/) = 0;
 
   // ---- gated activation (SwiGLU, Shazeer 2020): y = silu(gate) * up, where a row of x is (gate,
   // up)
@@ -284,6 +313,13 @@ class Ops {
  protected:
   Tensor workspace_;
 };
+
+// A backend that runs where the host does, one operation after the other.
+inline std::optional<MemoryUse> Ops::memory_use() const { return std::nullopt; }
+inline bool Ops::can_capture() const { return false; }
+inline std::unique_ptr<CapturedWork> Ops::capture(const std::function<void()>&) {
+  throw Error("the {} backend cannot capture work", name());
+}
 
 // A backend that needs no scratch for an operation leaves these as they are.
 inline size_t Ops::embedding_backward_workspace(int64_t, int64_t, int64_t) const { return 0; }

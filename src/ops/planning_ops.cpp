@@ -104,6 +104,7 @@ void PlanningOps::add(const Tensor& x, const Tensor& y) {
 void PlanningOps::synchronize() {}
 bool PlanningOps::is_synchronous() const { return backend_.is_synchronous(); }
 void PlanningOps::set_random_step(uint64_t) {}
+void PlanningOps::next_random_step() {}
 
 // ---- embedding and linear
 
@@ -153,6 +154,12 @@ void PlanningOps::linear_backward(const Tensor& x, const Tensor& weight, const T
   need_workspace(backend_.linear_backward_workspace(x.rows(), x.columns(), dy.columns()));
   flops_ += (dx ? 4.0 : 2.0) * static_cast<double>(x.rows() * x.columns()) *
             static_cast<double>(dy.columns());
+}
+
+void PlanningOps::activation_forward(Activation activation, const Tensor& x, const Tensor& y) {
+  if (activation == Activation::none) throw Error("activation_forward needs an activation");
+  expect(x, compute_dtype(), y.shape, "activation x");
+  expect(y, compute_dtype(), y.shape, "activation y");
 }
 
 void PlanningOps::swiglu_forward(const Tensor& x, const Tensor& y) {

@@ -31,6 +31,7 @@ class PlanningOps final : public Ops {
   void synchronize() override;
   bool is_synchronous() const override;
   void set_random_step(uint64_t step) override;
+  void next_random_step() override;
   void embedding_forward(const Tensor& tokens, const Tensor& weight, const Tensor& positions,
                          const Tensor& y) override;
   void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
@@ -41,6 +42,7 @@ class PlanningOps final : public Ops {
   void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                        Activation activation, const Tensor& pre_activation, const Tensor& dx,
                        const Tensor& dweight, const Tensor& dbias) override;
+  void activation_forward(Activation activation, const Tensor& x, const Tensor& y) override;
   void swiglu_forward(const Tensor& x, const Tensor& y) override;
   void swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) override;
   void residual_norm_forward(const NormDesc& desc, const Tensor& residual,

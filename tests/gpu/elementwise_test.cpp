@@ -152,5 +152,54 @@ TEST_F(GpuTest, StochasticDepthDropsWhatTheCpuDrops) {
   expect_near(scale, {2 * float_roundoff, 0.0});
 }
 
+TEST_F(GpuTest, ActivationAloneHasTheBitsOfTheLinearLayers) {
+  const Operand x = normal("x", {67, 24}), weight = normal("weight", {40, 24});
+  for (const Activation activation : {Activation::gelu, Activation::relu2}) {
+    const Operand pre_activation = output("pre_activation", {67, 40}),
+                  expected = output("expected", {67, 40}), y = output("y", {67, 40});
+    gpu().linear_forward(x.on_gpu(), weight.on_gpu(), {}, activation, pre_activation.on_gpu(),
+                         expected.on_gpu());
+    gpu().activation_forward(activation, pre_activation.on_gpu(), y.on_gpu());
+    EXPECT_EQ(y.gpu_bytes(), expected.gpu_bytes());
+  }
+}
+
+TEST_F(GpuTest, CapturedWorkIsDoneWhenItIsReplayed) {
+  const Operand x = normal("x", {1000}), y = output("y", {1000}), expected = output("e", {1000});
+  const auto work = [&](const Operand& to) {
+    gpu().next_random_step();
+    gpu().dropout({42, 17}, 0.5, x.on_gpu(), to.on_gpu());
+  };
+  work(y);
+  gpu().set_random_step(4);
+  const auto before = y.gpu_bytes();
+  const std::unique_ptr<CapturedWork> captured = gpu().capture([&] { work(y); });
+  EXPECT_EQ(y.gpu_bytes(), before);
+  for (uint64_t step = 5; step < 8; ++step) {
+    captured->replay();  // from step - 1
+    const auto replayed = y.gpu_bytes();
+    gpu().set_random_step(step - 1);
+    work(expected);
+    EXPECT_EQ(replayed, expected.gpu_bytes()) << step;
+  }
+}
+
+TEST_F(GpuTest, CaptureRefusesWhatWouldNotBeReplayed) {
+  const Operand x = normal("x", {8});
+  const std::vector<float> host(8);
+  EXPECT_THROW((void)gpu().capture([&] { gpu().upload(x.on_gpu(), host.data()); }), Error);
+  // The stream is whole again.
+  gpu().fill(x.on_gpu(), 1.0);
+  expect_near(x, std::vector<double>(8, 1.0), exact);
+}
+
+TEST_F(GpuTest, MemoryInUseCountsAllocations) {
+  const MemoryUse before = gpu().memory_use().value();
+  const DeviceMemory memory = gpu().allocate(size_t{256} << 20);
+  const MemoryUse after = gpu().memory_use().value();
+  EXPECT_GE(after.used, before.used + (size_t{200} << 20));
+  EXPECT_LE(after.used, after.total);
+}
+
 }  // namespace
 }  // namespace sigtrain

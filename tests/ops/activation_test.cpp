@@ -28,6 +28,28 @@ void check_derivative_and_float() {
 TEST(Activation, GeluAndItsDerivative) { check_derivative_and_float<Gelu>(); }
 TEST(Activation, Relu2AndItsDerivative) { check_derivative_and_float<Relu2>(); }
 
+template <typename Real>
+void check_activation(Activation activation) {
+  CpuOps<Real> ops;
+  RandomValues random(1);
+  constexpr int64_t rows = 5, in = 7, out = 37;
+  auto x = random.normal<Real>({rows, in}), weight = random.normal<Real>({out, in});
+  Buffer<Real> pre_activation({rows, out}), expected({rows, out}), y({rows, out});
+  ops.linear_forward(x, weight, {}, activation, pre_activation, expected);
+  ops.activation_forward(activation, pre_activation, y);
+  EXPECT_EQ(y.values, expected.values);
+}
+
+TEST(Activation, AloneHasTheBitsOfTheLinearLayers) {
+  for (const Activation activation : {Activation::gelu, Activation::relu2}) {
+    check_activation<float>(activation);
+    check_activation<double>(activation);
+  }
+  CpuOps<float> ops;
+  Buffer<float> x({1, 1}), y({1, 1});
+  EXPECT_THROW(ops.activation_forward(Activation::none, x, y), Error);
+}
+
 struct SwigluShape {
   int64_t rows, hidden;
 };

@@ -93,6 +93,20 @@ TEST(Dropout, IsTheSameForAnyThreadCount) {
   expect_same_bits_for_any_thread_count<float>([&] { return std::vector{dropped(x, 0.4, 9)}; });
 }
 
+TEST(Dropout, NextStepIsTheOneBehind) {
+  const auto x = RandomValues(2).normal<float>({1000});
+  const auto from = [&](uint64_t step, int further) {
+    CpuOps<float> ops;
+    ops.set_random_step(step);
+    for (int i = 0; i < further; ++i) ops.next_random_step();
+    Buffer<float> in = x, y({1000});
+    ops.dropout(stream, 0.5, in, y);
+    return y.values;
+  };
+  EXPECT_EQ(from(7, 2), from(9, 0));
+  EXPECT_NE(from(7, 0), from(9, 0));
+}
+
 template <typename Real>
 void check_stochastic_depth() {
   constexpr double p = 0.2;

@@ -1,9 +1,43 @@
-// The gated activation SwiGLU (Shazeer 2020).
+// Activations by themselves: those of activation.h, and the gated SwiGLU (Shazeer 2020).
+#include "ops/cpu/activation.h"
+
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/partition.h"
 #include "ops/cpu/vector_math.h"
 
 namespace sigtrain {
+namespace {
+
+template <typename Function, typename Real>
+void apply(const Tensor& x, const Tensor& y) {
+  const Real* in = x.as<Real>();
+  Real* out = y.as<Real>();
+  // Row by row, as linear_forward goes, so that the bits are its bits.
+  const int64_t width = y.columns();
+  for_rows(y.rows(), width, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real* in_row = in + n * width;
+      Real* out_row = out + n * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) out_row[i] = Function::value(in_row[i]);
+    }
+  });
+}
+
+}  // namespace
+
+template <typename Real>
+void CpuOps<Real>::activation_forward(Activation activation, const Tensor& x, const Tensor& y) {
+  switch (activation) {
+    case Activation::none:
+      break;
+    case Activation::gelu:
+      return apply<Gelu, Real>(x, y);
+    case Activation::relu2:
+      return apply<Relu2, Real>(x, y);
+  }
+  throw Error("activation_forward needs an activation");
+}
 
 template <typename Real>
 void CpuOps<Real>::swiglu_forward(const Tensor& x, const Tensor& y) {
@@ -41,8 +75,9 @@ void CpuOps<Real>::swiglu_backward(const Tensor& x, const Tensor& dy, const Tens
   });
 }
 
-#define SIGTRAIN_INSTANTIATE(Real)                                          \
-  template void CpuOps<Real>::swiglu_forward(const Tensor&, const Tensor&); \
+#define SIGTRAIN_INSTANTIATE(Real)                                                          \
+  template void CpuOps<Real>::activation_forward(Activation, const Tensor&, const Tensor&); \
+  template void CpuOps<Real>::swiglu_forward(const Tensor&, const Tensor&);                 \
   template void CpuOps<Real>::swiglu_backward(const Tensor&, const Tensor&, const Tensor&);
 SIGTRAIN_INSTANTIATE(float)
 SIGTRAIN_INSTANTIATE(double)

@@ -145,6 +145,11 @@ void CpuOps<Real>::set_random_step(uint64_t step) {
   random_step_ = step;
 }
 
+template <typename Real>
+void CpuOps<Real>::next_random_step() {
+  ++random_step_;
+}
+
 #define SIGTRAIN_INSTANTIATE(Real)                                \
   template std::string_view CpuOps<Real>::name() const;           \
   template DType CpuOps<Real>::compute_dtype() const;             \
@@ -157,7 +162,8 @@ void CpuOps<Real>::set_random_step(uint64_t step) {
   template void CpuOps<Real>::add(const Tensor&, const Tensor&);  \
   template void CpuOps<Real>::synchronize();                      \
   template bool CpuOps<Real>::is_synchronous() const;             \
-  template void CpuOps<Real>::set_random_step(uint64_t);
+  template void CpuOps<Real>::set_random_step(uint64_t);          \
+  template void CpuOps<Real>::next_random_step();
 SIGTRAIN_INSTANTIATE(float)
 SIGTRAIN_INSTANTIATE(double)
 #undef SIGTRAIN_INSTANTIATE

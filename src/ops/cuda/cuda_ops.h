@@ -42,6 +42,10 @@ class CudaOps final : public Ops {
   void synchronize() override;
   bool is_synchronous() const override;
   void set_random_step(uint64_t step) override;
+  void next_random_step() override;
+  std::optional<MemoryUse> memory_use() const override;
+  bool can_capture() const override;
+  std::unique_ptr<CapturedWork> capture(const std::function<void()>& work) override;
   void embedding_forward(const Tensor& tokens, const Tensor& weight, const Tensor& positions,
                          const Tensor& y) override;
   void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
@@ -55,6 +59,7 @@ class CudaOps final : public Ops {
                        Activation activation, const Tensor& pre_activation, const Tensor& dx,
                        const Tensor& dweight, const Tensor& dbias) override;
   size_t linear_backward_workspace(int64_t rows, int64_t in, int64_t out) const override;
+  void activation_forward(Activation activation, const Tensor& x, const Tensor& y) override;
   void swiglu_forward(const Tensor& x, const Tensor& y) override;
   void swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) override;
   void residual_norm_forward(const NormDesc& desc, const Tensor& residual,

@@ -188,4 +188,15 @@ void CudaOps::set_random_step(uint64_t step) {
   check_launch("set_random_step");
 }
 
+void CudaOps::next_random_step() {
+  kernels::next_random_step(&state_->random_step, stream_);
+  check_launch("next_random_step");
+}
+
+std::optional<MemoryUse> CudaOps::memory_use() const {
+  size_t available = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&available, &total), "asking for free GPU memory");
+  return MemoryUse{total - available, total};
+}
+
 }  // namespace sigtrain

@@ -31,17 +31,21 @@ void CudaOps::linear_forward(const Tensor& x, const Tensor& weight, const Tensor
   product.c = bf16_pointer(z), product.ldc = out;
   product.bias = bf16_pointer(bias);
   (*matmul_)(product);
+  if (activation != Activation::none) activation_forward(activation, z, y);
+}
+
+void CudaOps::activation_forward(Activation activation, const Tensor& x, const Tensor& y) {
   switch (activation) {
     case Activation::none:
-      break;
+      throw Error("activation_forward needs an activation");
     case Activation::gelu:
-      kernels::gelu_forward(bf16_pointer(z), bf16_pointer(y), rows * out, stream_);
+      kernels::gelu_forward(bf16_pointer(x), bf16_pointer(y), y.numel(), stream_);
       break;
     case Activation::relu2:
-      kernels::relu2_forward(bf16_pointer(z), bf16_pointer(y), rows * out, stream_);
+      kernels::relu2_forward(bf16_pointer(x), bf16_pointer(y), y.numel(), stream_);
       break;
   }
-  check_launch("linear_forward");
+  check_launch("activation_forward");
 }
 
 void CudaOps::linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
