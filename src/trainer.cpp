@@ -105,7 +105,7 @@ int run(const Arguments& arguments) {
   task.prepare(planning);
   const MemoryPlan plan = plan_run(config, task, *ops, !arguments.eval_only);
   if (arguments.dry_run) {
-    fmt::print("{}", describe_plan(plan, task));
+    fmt::print("{}", describe_plan(plan, config, task));
     return 0;
   }
   const std::filesystem::path folder = run_dir(config.run);
@@ -147,7 +147,8 @@ int main(int argc, char** argv) {
                  "auto: the newest intact checkpoint of the run; or the path of one");
   app.add_flag("--eval-only", arguments.eval_only,
                "Print the validation loss of a checkpoint (the newest, or that of --resume)");
-  app.add_flag("--dry-run", arguments.dry_run, "Print parameters, memory plan and FLOPs, and exit");
+  app.add_flag("--dry-run", arguments.dry_run,
+               "Print parameters, memory plan (see train.recompute) and FLOPs, and exit");
   try {
     app.parse(argc, argv);
     init_log({});

@@ -59,6 +59,12 @@ inline constexpr auto kEnumNames<ScheduleKind> = std::array{
     EnumName{ScheduleKind::cosine, "cosine"}, EnumName{ScheduleKind::wsd, "wsd"}};
 
 template <>
+inline constexpr auto kEnumNames<Recompute> =
+    std::array{EnumName{Recompute::none, "none"},
+               EnumName{Recompute::norms_and_activations, "norms_and_activations"},
+               EnumName{Recompute::block, "block"}};
+
+template <>
 inline constexpr auto kEnumNames<DataSource> =
     std::array{EnumName{DataSource::text, "text"}, EnumName{DataSource::synthetic, "synthetic"}};
 

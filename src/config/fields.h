@@ -173,6 +173,10 @@ inline constexpr auto kFields<TrainConfig> = std::tuple{
           "sequences in one optimizer step, over all ranks", kSize},
     Field{"max_bad_steps", &TrainConfig::max_bad_steps,
           "consecutive non-finite steps before the run stops", at_least(1)},
+    Field{"recompute", &TrainConfig::recompute,
+          "memory for time: what backward computes again instead of keeping it from forward"},
+    Field{"cuda_graph", &TrainConfig::cuda_graph,
+          "GPU: capture a step once and replay it, which takes the host less time"},
 };
 
 template <>
@@ -204,6 +208,9 @@ inline constexpr auto kFields<LogConfig> = std::tuple{
     Field{"every", &LogConfig::every, "steps between lines", at_least(1)},
     Field{"diagnostics", &LogConfig::diagnostics, "norms of activations, weights and gradients"},
     Field{"tensorboard", &LogConfig::tensorboard, "also write TensorBoard events"},
+    Field{"peak_tflops", &LogConfig::peak_tflops,
+          "TFLOP/s of the hardware, to tell the share that is used (MFU); 0: not told",
+          at_least(0)},
 };
 
 template <>

@@ -19,6 +19,9 @@ enum class MlpKind : uint8_t { gelu, relu2, swiglu };
 enum class DecayMode : uint8_t { coupled, decoupled };
 enum class RateScale : uint8_t { none, mup_simple };
 enum class ScheduleKind : uint8_t { constant, linear, cosine, wsd };
+/// What backward finds of a block's forward, and what it computes again. none: everything is kept;
+/// norms_and_activations: outputs of norms and activations are not; block: only its input is.
+enum class Recompute : uint8_t { none, norms_and_activations, block };
 enum class DataSource : uint8_t { text, synthetic };
 
 /// The additive constant b of the attention logits: a number, or -log(seq_len).
@@ -108,6 +111,8 @@ struct TrainConfig {
   int64_t micro_batch = 8;     // sequences in one forward and backward
   int64_t global_batch = 8;    // sequences in one optimizer step, over all ranks
   int64_t max_bad_steps = 10;  // consecutive non-finite steps before the run stops
+  Recompute recompute = Recompute::none;
+  bool cuda_graph = false;  // steps are captured once and replayed; the CPU goes on without
 };
 
 struct DataConfig {
@@ -132,6 +137,7 @@ struct LogConfig {
   int64_t every = 10;
   bool diagnostics = true;
   bool tensorboard = true;
+  double peak_tflops = 0.0;  // of the hardware, for the MFU; 0: unknown
 };
 
 struct RunConfig {

@@ -12,6 +12,19 @@ namespace {
 // Streams of random numbers above all blocks'.
 constexpr uint64_t kEmbeddingDropoutStream = uint64_t{1} << 23;
 
+/// Gives the stream memory that outlives its block: that of `kept`.
+void copy_stream(Ops& ops, const Stream& stream, Stream& kept) {
+  ops.copy(stream.residual, kept.residual);
+  if (stream.branch.delta) ops.copy(stream.branch.delta, kept.branch.delta);
+  if (stream.branch.sample_scale) {
+    ops.copy(stream.branch.sample_scale, kept.branch.sample_scale);
+  } else {
+    kept.branch.sample_scale = {};
+  }
+  kept.branch.layer_scale = stream.branch.layer_scale;
+  kept.layer_scale = stream.layer_scale;
+}
+
 }  // namespace
 
 DecoderLm::DecoderLm(ParameterTable& table, const ModelConfig& config) : config_(config) {
@@ -84,10 +97,24 @@ Tensor DecoderLm::head_weight(const Context& context) const {
   return context.weight(config_.tied_embedding ? embedding_ : head_);
 }
 
-Tensor DecoderLm::forward(const Context& context, const Tensor& tokens,
-                          std::vector<Block::Saved>& saved, std::vector<Arena::Mark>& marks,
-                          Norm::Saved& final_saved) const {
-  const Tensor delta_buffer = context.activation(config_.width, Purpose::temporary);
+std::vector<Stream> DecoderLm::allocate_inputs(const Context& context, const Stream& stream) const {
+  std::vector<Stream> inputs{stream};
+  while (inputs.size() <= blocks_.size()) {
+    Stream input;
+    input.residual = context.activation(config_.width);
+    if (config_.norm.structure != NormStructure::post)
+      input.branch.delta = context.activation(config_.width);
+    if (config_.stochastic_depth > 0.0)
+      input.branch.sample_scale = context.statistic({context.batch});
+    inputs.push_back(input);
+  }
+  return inputs;
+}
+
+Tensor DecoderLm::forward(const Context& context, const Tensor& tokens, Pass& pass) const {
+  pass.buffers.delta = context.activation(config_.width, Purpose::temporary);
+  if (context.recompute == Recompute::norms_and_activations)
+    pass.buffers.normed = context.activation(config_.width, Purpose::temporary);
   const Tensor output = context.activation(config_.width);
   Stream stream{context.activation(config_.width), {}, kNoParameter};
   const Tensor position_rows = positions_ != kNoParameter ? context.weight(positions_) : sincos_;
@@ -97,14 +124,34 @@ Tensor DecoderLm::forward(const Context& context, const Tensor& tokens,
     context.ops.dropout({context.seed, kEmbeddingDropoutStream}, config_.dropout, stream.residual,
                         stream.residual);
   }
+  const bool keeps_inputs = context.training && context.recompute == Recompute::block;
+  if (keeps_inputs) pass.inputs = allocate_inputs(context, stream);
+  pass.blocks.resize(blocks_.size());
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    marks.push_back(context.arena.mark());
-    blocks_[i].forward(context, sequence_, delta_buffer, stream, saved[i]);
-    if (!context.training) context.arena.release(marks.back());
+    pass.marks.push_back(context.arena.mark());
+    blocks_[i].forward(context, sequence_, pass.buffers, stream, pass.blocks[i]);
+    if (keeps_inputs) {
+      copy_stream(context.ops, stream, pass.inputs[i + 1]);
+      stream = pass.inputs[i + 1];
+    }
+    if (keeps_inputs || !context.training) context.arena.release(pass.marks.back());
   }
   if (!final_norm_) return stream.residual;
-  final_norm_->forward(context, stream, output, final_saved);
+  final_norm_->forward(context, stream, output, pass.final_norm);
   return output;
+}
+
+void DecoderLm::backward_block(const Context& context, size_t layer, Pass& pass,
+                               StreamGradient& gradient) const {
+  if (context.recompute == Recompute::block) {
+    Context again = context;
+    again.diagnostics = nullptr;
+    Stream stream = pass.inputs[layer];
+    pass.marks[layer] = context.arena.mark();
+    blocks_[layer].forward(again, sequence_, pass.buffers, stream, pass.blocks[layer]);
+  }
+  blocks_[layer].backward(context, sequence_, pass.blocks[layer], gradient);
+  context.arena.release(pass.marks[layer]);
 }
 
 void DecoderLm::train(const Context& context, const Tensor& tokens, const Tensor& targets,
@@ -116,24 +163,19 @@ void DecoderLm::train(const Context& context, const Tensor& tokens, const Tensor
   if (config_.dropout > 0.0 || config_.stochastic_depth > 0.0 || config_.layer_scale > 0.0) {
     gradient.branch_buffer = context.activation(config_.width, Purpose::gradient);
   }
-  std::vector<Block::Saved> saved(blocks_.size());
-  std::vector<Arena::Mark> marks;
-  Norm::Saved final_saved;
-  const Tensor output = forward(context, tokens, saved, marks, final_saved);
+  Pass pass;
+  const Tensor output = forward(context, tokens, pass);
 
   const Tensor d_output = final_norm_ ? gradient.input : gradient.residual;
   const ParameterId head = config_.tied_embedding ? embedding_ : head_;
   context.ops.vocab_cross_entropy(loss, output, head_weight(context), targets, sums, d_output,
                                   context.gradient(head));
   if (final_norm_) {
-    final_norm_->backward(context, final_saved, gradient.input, gradient);
+    final_norm_->backward(context, pass.final_norm, gradient.input, gradient);
   } else {
     gradient.has_residual = true;
   }
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    blocks_[i].backward(context, sequence_, saved[i], gradient);
-    context.arena.release(marks[i]);
-  }
+  for (size_t i = blocks_.size(); i-- > 0;) backward_block(context, i, pass, gradient);
   if (config_.dropout > 0.0) {
     context.ops.dropout({context.seed, kEmbeddingDropoutStream}, config_.dropout, gradient.residual,
                         gradient.residual);
@@ -148,20 +190,16 @@ void DecoderLm::train(const Context& context, const Tensor& tokens, const Tensor
 void DecoderLm::evaluate(const Context& context, const Tensor& tokens, const Tensor& targets,
                          const CrossEntropyDesc& loss, const Tensor& sums) const {
   ArenaScope scope(context.arena);
-  std::vector<Block::Saved> saved(blocks_.size());
-  std::vector<Arena::Mark> marks;
-  Norm::Saved final_saved;
-  const Tensor output = forward(context, tokens, saved, marks, final_saved);
+  Pass pass;
+  const Tensor output = forward(context, tokens, pass);
   context.ops.vocab_cross_entropy(loss, output, head_weight(context), targets, sums, {}, {});
 }
 
 void DecoderLm::next_token_logits(const Context& context, const Tensor& tokens, int64_t row,
                                   const Tensor& logits) const {
   ArenaScope scope(context.arena);
-  std::vector<Block::Saved> saved(blocks_.size());
-  std::vector<Arena::Mark> marks;
-  Norm::Saved final_saved;
-  const Tensor output = forward(context, tokens, saved, marks, final_saved);
+  Pass pass;
+  const Tensor output = forward(context, tokens, pass);
   context.ops.linear_forward(output.slice(row, row + 1), head_weight(context), {}, Activation::none,
                              {}, logits);
 }

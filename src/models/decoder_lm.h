@@ -34,10 +34,22 @@ class DecoderLm {
   const ModelConfig& config() const { return config_; }
 
  private:
+  /// What a pass keeps of its forward.
+  struct Pass {
+    BlockBuffers buffers;
+    std::vector<Block::Saved> blocks;  // empty blocks where their forward is run again
+    std::vector<Stream> inputs;        // of the blocks and of the final norm, in the same case
+    std::vector<Arena::Mark> marks;    // before each block
+    Norm::Saved final_norm;
+  };
+
   /// Whole forward; without training, everything a block allocates is released behind it. Returns
   /// the final norm's output.
-  Tensor forward(const Context& context, const Tensor& tokens, std::vector<Block::Saved>& saved,
-                 std::vector<Arena::Mark>& marks, Norm::Saved& final_saved) const;
+  Tensor forward(const Context& context, const Tensor& tokens, Pass& pass) const;
+  /// Memory for the block inputs of Recompute::block, beside the first, which is `stream`.
+  std::vector<Stream> allocate_inputs(const Context& context, const Stream& stream) const;
+  void backward_block(const Context& context, size_t layer, Pass& pass,
+                      StreamGradient& gradient) const;
   Tensor head_weight(const Context& context) const;
 
   ModelConfig config_;

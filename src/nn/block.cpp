@@ -41,17 +41,20 @@ Block::Block(ParameterTable& table, const std::string& name, const ModelConfig& 
       mlp_(table, layer_name(name, "mlp"), config) {}
 
 void Block::forward(const Context& context, const SequenceInfo& sequence,
-                    const Tensor& delta_buffer, Stream& stream, Saved& saved) const {
-  forward_half(context, attention_half_, delta_buffer, stream, saved.attention_half, true,
+                    const BlockBuffers& buffers, Stream& stream, Saved& saved) const {
+  forward_half(context, attention_half_, buffers, stream, saved.attention_half, true,
                [&](const Tensor& x, const Tensor& y) {
                  attention_.forward(context, sequence, layer_, x, y, saved.attention);
                });
-  forward_half(context, mlp_half_, delta_buffer, stream, saved.mlp_half, false,
+  forward_half(context, mlp_half_, buffers, stream, saved.mlp_half, false,
                [&](const Tensor& x, const Tensor& y) { mlp_.forward(context, x, y, saved.mlp); });
 }
 
 void Block::backward(const Context& context, const SequenceInfo& sequence, const Saved& saved,
                      StreamGradient& gradient) const {
+  // In a post-norm block the MLP reads what attention's norm wrote.
+  if (structure_ == NormStructure::post)
+    restore_normed(context, attention_half_, saved.attention_half);
   backward_half(
       context, mlp_half_, saved.mlp_half, gradient,
       [&](const Tensor& dy, const Tensor& dx) { mlp_.backward(context, saved.mlp, dy, dx); });
@@ -61,15 +64,23 @@ void Block::backward(const Context& context, const SequenceInfo& sequence, const
                 });
 }
 
+void Block::restore_normed(const Context& context, const Half& half, const HalfSaved& saved) const {
+  if (context.recompute == Recompute::norms_and_activations)
+    half.norm.recompute(context, saved.norm, saved.y);
+}
+
 template <typename F>
-void Block::forward_half(const Context& context, const Half& half, const Tensor& delta_buffer,
+void Block::forward_half(const Context& context, const Half& half, const BlockBuffers& buffers,
                          Stream& stream, HalfSaved& saved, bool is_attention, F f) const {
+  // The output of a post-norm block is the input of the next, which does not know its norm.
+  const bool keeps_normed = context.recompute != Recompute::norms_and_activations ||
+                            (structure_ == NormStructure::post && !is_attention);
   // The gradient of gamma is delta's product with another: only then must backward see delta again.
   const bool keeps_delta = context.training && half.layer_scale != kNoParameter;
-  const Tensor delta = keeps_delta ? context.activation(width_) : delta_buffer;
+  const Tensor delta = keeps_delta ? context.activation(width_) : buffers.delta;
   Tensor x = stream.residual;
   if (structure_ != NormStructure::post) {
-    saved.y = context.activation(width_);
+    saved.y = keeps_normed ? context.activation(width_) : buffers.normed;
     half.norm.forward(context, stream, saved.y, saved.norm);
     x = saved.y;
   }
@@ -94,7 +105,7 @@ void Block::forward_half(const Context& context, const Half& half, const Tensor&
                                  stream.branch.sample_scale);
   }
   if (structure_ == NormStructure::post) {
-    saved.y = context.activation(width_);
+    saved.y = keeps_normed ? context.activation(width_) : buffers.normed;
     half.norm.forward(context, stream, saved.y, saved.norm);
     if (context.training) {
       stream.residual = saved.y;
@@ -118,6 +129,7 @@ void Block::backward_half(const Context& context, const Half& half, const HalfSa
                         gradient.branch_buffer);
     d_delta = gradient.branch_buffer;
   }
+  if (structure_ != NormStructure::post) restore_normed(context, half, saved);
   if (half.post_norm) {
     ArenaScope scope(context.arena);
     const Tensor d_f_out = context.activation(width_, Purpose::gradient);

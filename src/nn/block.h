@@ -13,13 +13,19 @@
 
 namespace sigtrain {
 
+/// Memory [N, C] that all blocks share, one after the other.
+struct BlockBuffers {
+  Tensor delta;   // branches that backward does not need
+  Tensor normed;  // norms' outputs that backward computes again; absent where all are kept
+};
+
 class Block {
  public:
   /// What one half (attention or MLP) keeps beside its function's own.
   struct HalfSaved {
     Norm::Saved norm;       // on the stream: before f (pre, hybrid) or after it (post)
     Norm::Saved post_norm;  // hybrid: after f
-    Tensor y;               // output of `norm`
+    Tensor y;               // output of `norm`: its own memory, or BlockBuffers::normed
     Tensor f_out;           // hybrid: output of f
   };
   struct Saved {
@@ -30,8 +36,9 @@ class Block {
 
   Block(ParameterTable& table, const std::string& name, const ModelConfig& config, int64_t layer);
 
-  /// Advances the stream. delta_buffer [N, C] takes branches that backward does not need.
-  void forward(const Context& context, const SequenceInfo& sequence, const Tensor& delta_buffer,
+  /// Advances the stream. With Recompute::norms_and_activations, what `saved` holds of
+  /// buffers.normed is written again by backward.
+  void forward(const Context& context, const SequenceInfo& sequence, const BlockBuffers& buffers,
                Stream& stream, Saved& saved) const;
   /// On entry gradient.branch is that of the block's last branch (pre, hybrid) or gradient.residual
   /// that of its output (post).
@@ -49,11 +56,14 @@ class Block {
   };
 
   template <typename F>
-  void forward_half(const Context& context, const Half& half, const Tensor& delta_buffer,
+  void forward_half(const Context& context, const Half& half, const BlockBuffers& buffers,
                     Stream& stream, HalfSaved& saved, bool is_attention, F f) const;
   template <typename F>
   void backward_half(const Context& context, const Half& half, const HalfSaved& saved,
                      StreamGradient& gradient, F f_backward) const;
+
+  /// Writes the norm's output again where forward did not keep it.
+  void restore_normed(const Context& context, const Half& half, const HalfSaved& saved) const;
 
   int64_t layer_, width_;
   NormStructure structure_;

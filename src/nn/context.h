@@ -18,6 +18,7 @@ struct Context {
   uint64_t seed = 0;      // of dropout and stochastic depth
   bool training = false;  // dropout and stochastic depth act, and what backward needs is kept
   Diagnostics* diagnostics = nullptr;  // null: none are taken
+  Recompute recompute = Recompute::none;
 
   int64_t rows() const { return batch * seq_len; }
   Tensor weight(ParameterId id) const { return id < 0 ? Tensor{} : parameters.weight(id); }

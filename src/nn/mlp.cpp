@@ -22,17 +22,30 @@ Activation Mlp::activation() const {
   return Activation::none;
 }
 
+void Mlp::activate(const Context& context, const Tensor& pre_activation,
+                   const Tensor& hidden) const {
+  if (gated()) {
+    context.ops.swiglu_forward(pre_activation, hidden);
+  } else {
+    context.ops.activation_forward(activation(), pre_activation, hidden);
+  }
+}
+
 void Mlp::forward(const Context& context, const Tensor& x, const Tensor& y, Saved& saved) const {
+  const bool keeps_hidden = context.recompute != Recompute::norms_and_activations;
   saved.x = x;
   saved.pre_activation = context.activation(gated() ? 2 * hidden_ : hidden_);
-  saved.hidden = context.activation(hidden_);
+  if (keeps_hidden) saved.hidden = context.activation(hidden_);
+  ArenaScope scope(context.arena);
+  const Tensor hidden =
+      keeps_hidden ? saved.hidden : context.activation(hidden_, Purpose::temporary);
   if (gated()) {
     up_.forward(context, x, Activation::none, {}, saved.pre_activation);
-    context.ops.swiglu_forward(saved.pre_activation, saved.hidden);
+    activate(context, saved.pre_activation, hidden);
   } else {
-    up_.forward(context, x, activation(), saved.pre_activation, saved.hidden);
+    up_.forward(context, x, activation(), saved.pre_activation, hidden);
   }
-  down_.forward(context, saved.hidden, Activation::none, {}, y);
+  down_.forward(context, hidden, Activation::none, {}, y);
 }
 
 void Mlp::backward(const Context& context, const Saved& saved, const Tensor& dy,
@@ -40,12 +53,17 @@ void Mlp::backward(const Context& context, const Saved& saved, const Tensor& dy,
   ArenaScope scope(context.arena);
   const Tensor d_pre_activation =
       context.activation(saved.pre_activation.columns(), Purpose::gradient);
+  Tensor hidden = saved.hidden;
+  if (!hidden) {
+    hidden = context.activation(hidden_, Purpose::temporary);
+    activate(context, saved.pre_activation, hidden);
+  }
   if (gated()) {
     const Tensor d_hidden = context.activation(hidden_, Purpose::gradient);
-    down_.backward(context, saved.hidden, dy, Activation::none, {}, d_hidden);
+    down_.backward(context, hidden, dy, Activation::none, {}, d_hidden);
     context.ops.swiglu_backward(saved.pre_activation, d_hidden, d_pre_activation);
   } else {
-    down_.backward(context, saved.hidden, dy, activation(), saved.pre_activation, d_pre_activation);
+    down_.backward(context, hidden, dy, activation(), saved.pre_activation, d_pre_activation);
   }
   up_.backward(context, saved.x, d_pre_activation, Activation::none, {}, dx);
 }

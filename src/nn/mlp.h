@@ -12,7 +12,7 @@ class Mlp {
   struct Saved {
     Tensor x;
     Tensor pre_activation;  // [N, 2F] (gate, up) for SwiGLU, [N, F] otherwise
-    Tensor hidden;          // [N, F]
+    Tensor hidden;          // [N, F]; absent where backward computes it again
   };
 
   /// Registers NAME.up (out 2F for SwiGLU) and NAME.down.
@@ -26,6 +26,8 @@ class Mlp {
 
  private:
   bool gated() const { return kind_ == MlpKind::swiglu; }
+  /// hidden = activation(pre_activation)
+  void activate(const Context& context, const Tensor& pre_activation, const Tensor& hidden) const;
   Activation activation() const;
 
   MlpKind kind_;

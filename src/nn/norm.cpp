@@ -25,6 +25,11 @@ void Norm::backward(const Context& context, const Saved& saved, const Tensor& dy
                                      context.gradient(bias_), {}, {}, {});
 }
 
+void Norm::recompute(const Context& context, const Saved& saved, const Tensor& y) const {
+  context.ops.residual_norm_forward(desc_, saved.x, {}, {}, context.weight(weight_),
+                                    context.weight(bias_), y, saved.mean, saved.rstd);
+}
+
 void Norm::forward(const Context& context, Stream& stream, const Tensor& y, Saved& saved) const {
   Tensor sum;
   if (stream.branch.delta)

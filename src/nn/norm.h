@@ -43,6 +43,9 @@ class Norm {
   void backward(const Context& context, const Saved& saved, const Tensor& dy,
                 const Tensor& dx) const;
 
+  /// Writes y once more, from what either forward saved.
+  void recompute(const Context& context, const Saved& saved, const Tensor& y) const;
+
   /// Adds the pending branch to the stream and normalises the sum into y [N, C]. In training the
   /// sum gets memory of its own and the old residual is left as it is; otherwise it replaces the
   /// old one in place.

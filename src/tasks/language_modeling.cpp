@@ -68,7 +68,7 @@ void LanguageModeling::begin_step(Ops& ops, int64_t step) {
   ops.upload(tokens_, batch.inputs.data());
   ops.upload(targets_, batch.targets.data());
   ops.fill(sums_, 0.0);
-  step_ = step;
+  ops.set_random_step(static_cast<uint64_t>(step * micro_steps()));
   step_targets_ = batch.valid_targets;
 }
 
@@ -76,7 +76,7 @@ void LanguageModeling::micro_step(Context& context, int64_t micro_step) {
   const int64_t rows = config_.train.micro_batch, begin = micro_step * rows;
   context.batch = rows;
   context.seq_len = config_.model.seq_len;
-  context.ops.set_random_step(static_cast<uint64_t>(step_ * micro_steps() + micro_step));
+  if (micro_step > 0) context.ops.next_random_step();
   const Shape flat{rows * context.seq_len};
   model_.train(context, tokens_.slice(begin, begin + rows).reshape(flat),
                targets_.slice(begin, begin + rows).reshape(flat), loss_desc(step_targets_), sums_);

@@ -30,6 +30,7 @@ class LanguageModeling final : public Task {
   void prepare(Ops& ops) override;
   size_t batch_bytes() const override { return tokens_.bytes() + targets_.bytes(); }
   void begin_step(Ops& ops, int64_t step) override;
+  int64_t step_targets() const override { return step_targets_; }
   int64_t micro_steps() const override {
     return config_.train.global_batch / config_.train.micro_batch;
   }
@@ -55,7 +56,6 @@ class LanguageModeling final : public Task {
   DeviceMemory memory_;
   Tensor tokens_, targets_;  // i32 [global_batch, seq_len]
   Tensor sums_;              // [loss_sum_slots]
-  int64_t step_ = 0;
   int64_t step_targets_ = 1;
 };
 

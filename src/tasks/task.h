@@ -35,13 +35,16 @@ class Task {
   /// Bytes of batches held on the device.
   virtual size_t batch_bytes() const = 0;
 
-  /// Brings the data of optimizer step `step` (0-based) to the device and clears the step's loss
-  /// sums.
+  /// Brings the data of optimizer step `step` (0-based) to the device, clears the step's loss sums
+  /// and sets its random step.
   virtual void begin_step(Ops& ops, int64_t step) = 0;
+  /// Targets that the step begun last counts, on all ranks. Steps with the same number of them do
+  /// the same work, on other values in the same memory.
+  virtual int64_t step_targets() const = 0;
   /// Micro-batches in a step on this rank.
   virtual int64_t micro_steps() const = 0;
-  /// Forward and backward of one of them; gradients are of the mean loss over the whole global
-  /// batch.
+  /// Forward and backward of one of them, to be called in order 0, 1, ...; gradients are of the
+  /// mean loss over the whole global batch.
   virtual void micro_step(Context& context, int64_t micro_step) = 0;
   /// The loss of the step begun last; waits for the device.
   virtual LossReport step_report(Ops& ops) const = 0;

@@ -64,8 +64,12 @@ class TrainingRun {
         ops_(ops),
         folder_(run_dir(config.run)),
         resume_command_(std::move(options.resume_command)),
+        plan_(plan),
         memory_(config, task, ops, plan, true),
-        optimizer_(memory_.parameters, ops, config.optimizer, config.model.width) {
+        optimizer_(memory_.parameters, ops, config.optimizer, config.model.width),
+        uses_graph_(config.train.cuda_graph && ops.can_capture()) {
+    if (config.train.cuda_graph && !uses_graph_)
+      spdlog::info("train.cuda_graph has no effect on the {} backend", ops.name());
     memory_.parameters.initialize(ops, config.train.seed);
     if (options.resume) {
       progress_ = load_snapshot(*options.resume, config, ops, task, memory_.parameters, optimizer_);
@@ -97,7 +101,9 @@ class TrainingRun {
           task_.has_validation() && (is_last || is_multiple(next, config_.eval.every));
       const bool is_logged =
           evaluates || is_last || next == 1 || is_multiple(next, config_.log.every);
+      const bool is_first = !has_stepped_;
       step(is_logged);
+      if (is_first) log_memory();
       ProgressValues shown;
       shown.step = progress_.step;
       if (is_logged) log_step(shown);
@@ -113,6 +119,7 @@ class TrainingRun {
           (is_multiple(next, config_.checkpoint.every) && optimizer_.report(ops_).finite))
         save();
     }
+    if (has_stepped_) log_memory();
     if (progress_.step < config_.train.steps) {
       if (saved_step_ != progress_.step) save();
       spdlog::warn("stopped by {} after step {}; to go on: {}",
@@ -129,21 +136,48 @@ class TrainingRun {
             0,
             config_.train.seed,
             training,
-            with_diagnostics ? &memory_.diagnostics : nullptr};
+            with_diagnostics ? &memory_.diagnostics : nullptr,
+            config_.train.recompute};
   }
 
   void step(bool is_logged) {
+    // All that differs from step to step goes to the device first ...
     task_.begin_step(ops_, progress_.step);
+    optimizer_.set_rate(ops_,
+                        schedule_factor(config_.schedule, config_.train.steps, progress_.step + 1));
+    // ... so that a step can be the last one over again. The first one chooses algorithms.
+    const bool with_diagnostics = config_.log.diagnostics && is_logged;
+    if (uses_graph_ && has_stepped_ && !with_diagnostics) {
+      if (!graph_ || graph_targets_ != task_.step_targets()) {
+        graph_.reset();
+        graph_ = ops_.capture([&] { compute_step(false); });
+        graph_targets_ = task_.step_targets();
+      }
+      graph_->replay();
+    } else {
+      compute_step(with_diagnostics);
+    }
+    has_stepped_ = true;
+    ++progress_.step;
+    if (is_logged || ops_.is_synchronous()) check_finite();
+  }
+
+  /// The work of a step, on what is in the device's memory.
+  void compute_step(bool with_diagnostics) {
     optimizer_.zero_gradients(ops_);
     for (int64_t micro = 0; micro < task_.micro_steps(); ++micro) {
       const bool is_last = micro + 1 == task_.micro_steps();
-      Context micro_context = context(true, config_.log.diagnostics && is_logged && is_last);
+      Context micro_context = context(true, with_diagnostics && is_last);
       task_.micro_step(micro_context, micro);
     }
-    optimizer_.step(ops_,
-                    schedule_factor(config_.schedule, config_.train.steps, progress_.step + 1));
-    ++progress_.step;
-    if (is_logged || ops_.is_synchronous()) check_finite();
+    optimizer_.step(ops_);
+  }
+
+  void log_memory() {
+    if (const std::optional<MemoryUse> use = ops_.memory_use()) {
+      spdlog::info("memory: {} planned for this run, {} of {} on the device in use",
+                   bytes_text(plan_.total()), bytes_text(use->used), bytes_text(use->total));
+    }
   }
 
   void check_finite() {
@@ -189,6 +223,9 @@ class TrainingRun {
     line.add("lr", config_.optimizer.learning_rate * factor);
     line.add("grad_norm", report_.grad_norm);
     line.add("tokens_per_second", tokens_per_second);
+    const double tflops = tokens_per_second * plan_.flops_per_unit * 1e-12;
+    line.add("tflops", tflops);
+    if (config_.log.peak_tflops > 0.0) line.add("mfu", tflops / config_.log.peak_tflops);
     line.add("seconds", total_seconds());
     line.add("tokens", progress_.step * task_.units_per_step());
     line.add("skipped_steps", report_.skipped_steps);
@@ -205,6 +242,9 @@ class TrainingRun {
     shown.lr = config_.optimizer.learning_rate * factor;
     shown.grad_norm = report_.grad_norm;
     shown.tokens_per_second = tokens_per_second;
+    // On a CPU without a peak to compare with it is a small number that tells nothing.
+    if (ops_.name() != "cpu" || config_.log.peak_tflops > 0.0) shown.tflops = tflops;
+    if (config_.log.peak_tflops > 0.0) shown.mfu = tflops / config_.log.peak_tflops;
     restart_interval();
   }
 
@@ -251,6 +291,7 @@ class TrainingRun {
   Ops& ops_;
   std::filesystem::path folder_;
   std::string resume_command_;
+  MemoryPlan plan_;
   RunMemory memory_;
   Optimizer optimizer_;
   RunProgress progress_;
@@ -259,6 +300,10 @@ class TrainingRun {
   std::optional<TensorBoardWriter> tensorboard_;
   OptimizerReport report_;
   std::optional<int64_t> saved_step_;
+  bool uses_graph_;
+  bool has_stepped_ = false;  // in this process
+  std::unique_ptr<CapturedWork> graph_;
+  int64_t graph_targets_ = 0;
   Stopwatch clock_;
   // Tokens a second are of training alone: since the last logged step, less evaluations and
   // checkpoints.

@@ -2,12 +2,30 @@
 
 #include <fmt/format.h>
 
+#include "config/enum_names.h"
 #include "nn/parameters.h"
 #include "ops/planning_ops.h"
 #include "train/optimizer.h"
 
 namespace sigtrain {
 namespace {
+
+std::string plan_line(std::string_view purpose, size_t bytes) {
+  return fmt::format("  {:<32} {:>14}\n", purpose, bytes_text(bytes));
+}
+
+/// FLOPs of a micro-batch; what recomputation adds is no work of the model.
+double model_flops(const Config& config, Task& task, const Ops& backend,
+                   const ParameterStore& parameters) {
+  PlanningOps ops(backend);
+  Arena arena = Arena::planning();
+  Context context{ops, arena, parameters, config.train.micro_batch, task.seq_len(),
+                  0,   true,  nullptr};
+  task.micro_step(context, 0);
+  return ops.flops();
+}
+
+}  // namespace
 
 std::string bytes_text(size_t bytes) {
   const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
@@ -16,12 +34,6 @@ std::string bytes_text(size_t bytes) {
   while (value >= 1024.0 && unit < 4) value /= 1024.0, ++unit;
   return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
 }
-
-std::string plan_line(std::string_view purpose, size_t bytes) {
-  return fmt::format("  {:<32} {:>14}\n", purpose, bytes_text(bytes));
-}
-
-}  // namespace
 
 ParameterBuffers parameter_buffers(const Config& config, bool training) {
   return {training, training, config.optimizer.ema_decay > 0.0};
@@ -40,14 +52,15 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
                   task.seq_len(),
                   config.train.seed,
                   true,
-                  config.log.diagnostics ? &diagnostics : nullptr};
+                  config.log.diagnostics ? &diagnostics : nullptr,
+                  config.train.recompute};
   MemoryPlan plan;
   if (training) {
     task.micro_step(context, 0);
-    plan.flops_per_unit =
-        ops.flops() / static_cast<double>(config.train.micro_batch * task.seq_len());
+    plan.flops_per_unit = model_flops(config, task, backend, parameters) /
+                          static_cast<double>(config.train.micro_batch * task.seq_len());
     Optimizer optimizer(parameters, ops, config.optimizer, config.model.width);
-    optimizer.step(ops, 1.0);
+    optimizer.step(ops);
   }
   context.training = false;
   context.diagnostics = nullptr;
@@ -65,7 +78,7 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
   return plan;
 }
 
-std::string describe_plan(const MemoryPlan& plan, const Task& task) {
+std::string describe_plan(const MemoryPlan& plan, const Config& config, const Task& task) {
   std::string text = "parameters\n";
   const ParameterTable& table = task.parameters();
   for (int group = 0; group < static_cast<int>(table.groups().size()); ++group) {
@@ -82,6 +95,8 @@ std::string describe_plan(const MemoryPlan& plan, const Task& task) {
   }
   text += fmt::format("  {:<32} {:>14}  ({:.3f}e9)\n\nmemory\n", "total", table.count(),
                       static_cast<double>(table.count()) * 1e-9);
+  text +=
+      fmt::format("  {:<32} {:>14}\n", "recomputed in backward", enum_name(config.train.recompute));
   text += plan_line("weights", plan.weights);
   if (plan.compute_weights) text += plan_line("weights in compute precision", plan.compute_weights);
   text += plan_line("gradients", plan.gradients) + plan_line("optimizer moments", plan.moments);

@@ -16,7 +16,9 @@ struct MemoryPlan {
   size_t arena = 0;
   Arena::ByPurpose arena_by_purpose{};
   size_t workspace = 0;
-  double flops_per_unit = 0.0;  // matrix products of forward and backward for one token
+  // Matrix products of the model's forward and backward for one token; not those done again for
+  // train.recompute.
+  double flops_per_unit = 0.0;
 
   size_t parameters() const { return weights + compute_weights + gradients + moments + average; }
   size_t total() const { return parameters() + batches + arena + workspace; }
@@ -31,6 +33,9 @@ ParameterBuffers parameter_buffers(const Config& config, bool training);
 MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training);
 
 /// What --dry-run prints: parameters by layer, bytes by purpose, FLOPs a token.
-std::string describe_plan(const MemoryPlan& plan, const Task& task);
+std::string describe_plan(const MemoryPlan& plan, const Config& config, const Task& task);
+
+/// "512 B", "1.50 GiB".
+std::string bytes_text(size_t bytes);
 
 }  // namespace sigtrain

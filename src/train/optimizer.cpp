@@ -58,8 +58,11 @@ Optimizer::Optimizer(const ParameterStore& parameters, Ops& ops, const Optimizer
 
 void Optimizer::zero_gradients(Ops& ops) const { ops.fill(parameters_.gradients(), 0.0); }
 
-void Optimizer::step(Ops& ops, double factor) {
+void Optimizer::set_rate(Ops& ops, double factor) const {
   set_host_values(ops, rates_, {config_.learning_rate * factor, factor});
+}
+
+void Optimizer::step(Ops& ops) const {
   const ParameterTable& table = parameters_.table();
   for (int group = 0; group < static_cast<int>(table.groups().size()); ++group) {
     const auto [begin, end] = table.group_range(group);

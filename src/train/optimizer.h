@@ -34,11 +34,13 @@ class Optimizer {
   Optimizer(const ParameterStore& parameters, Ops& ops, const OptimizerConfig& config,
             int64_t width);
 
+  /// Sets the learning rate of the steps from now on to `factor`, the schedule's, times its peak.
+  void set_rate(Ops& ops, double factor) const;
   /// Starts a step: clears the gradients.
   void zero_gradients(Ops& ops) const;
   /// Clips, updates weights and moments and their average; changes nothing if a gradient is not
-  /// finite. `factor` is the schedule's. Does not wait for the device.
-  void step(Ops& ops, double factor);
+  /// finite. Does not wait for the device.
+  void step(Ops& ops) const;
 
   /// These wait for the device.
   OptimizerReport report(Ops& ops) const;

@@ -33,6 +33,8 @@ std::vector<std::string> fields(const ProgressValues& values) {
   if (values.tokens_per_second) {
     out.push_back(format_count(*values.tokens_per_second) + " tok/s");
   }
+  if (values.tflops) out.push_back(format_count(*values.tflops) + " TFLOP/s");
+  if (values.mfu) out.push_back(fmt::format("{:.1f}% MFU", *values.mfu * 100.0));
   if (values.seconds_left) out.push_back("ETA " + format_duration(*values.seconds_left));
   return out;
 }

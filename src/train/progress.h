@@ -12,6 +12,7 @@ struct ProgressValues {
   int64_t step = 0;
   int64_t total_steps = 0;
   std::optional<double> loss{}, validation_loss{}, lr{}, grad_norm{}, tokens_per_second{};
+  std::optional<double> tflops{}, mfu{};  // of the model; share of the hardware's peak
   std::optional<double> seconds_left{};
 };
 
@@ -20,7 +21,8 @@ std::string format_duration(double seconds);
 /// Three significant digits with k, M, B or T: "950", "52.9k", "1.31B".
 std::string format_count(double count);
 
-/// "step 1,200/400,000  loss 3.2145  val 3.3012  lr 1.00e-03  grad 0.52  52.9k tok/s  ETA 2h 05m"
+/// "step 1,200/400,000  loss 3.2145  val 3.3012  lr 1.00e-03  grad 0.52  52.9k tok/s  476 TFLOP/s
+/// 48.1% MFU  ETA 2h 05m"
 std::string progress_line(const ProgressValues& values);
 /// "30% [######--------------]" before progress_line(), in at most `columns` characters: the bar
 /// shrinks first, then the fields at the end go, whole.

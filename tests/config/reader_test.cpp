@@ -267,7 +267,7 @@ TEST(Reader, ReportsEverythingAtOnceInTheOrderOfTheFiles) {
       "base.yaml:5: optimizer.betta2: unknown key (did you mean 'beta2'?)\n"
       "--set model.layers=x: expects an integer, got 'x'\n"
       "--set eval.every=-1: must be at least 0, is -1\n"
-      "--set log.often=1: unknown key (known here: every, diagnostics, tensorboard)");
+      "--set log.often=1: unknown key (known here: every, diagnostics, tensorboard, peak_tflops)");
 }
 
 TEST(Reader, HoldsTheListOfProblems) {

@@ -97,7 +97,8 @@ TEST_P(DecoderLms, OverfitsOneBatch) {
   for (int step = 0; step < 200; ++step) {
     optimizer.zero_gradients(lm.ops());
     loss = lm.train(rows, 0, 4, counted)[loss_sum_nll] / counted;
-    optimizer.step(lm.ops(), std::min(1.0, (step + 1) / 20.0));
+    optimizer.set_rate(lm.ops(), std::min(1.0, (step + 1) / 20.0));
+    optimizer.step(lm.ops());
     if (step == 0) {
       EXPECT_GT(loss, 3.0);  // about ln 32 or more: nothing is known yet
     }

@@ -41,7 +41,8 @@ class GoldenLm {
     for (int64_t step = 0; step < factors.size(); ++step) {
       optimizer.zero_gradients(lm_.ops());
       lm_.train(rows_, 0, batch, counted());
-      optimizer.step(lm_.ops(), factors[step]);
+      optimizer.set_rate(lm_.ops(), factors[step]);
+      optimizer.step(lm_.ops());
       EXPECT_NEAR(optimizer.report(lm_.ops()).grad_norm, norms[step],
                   tolerance<Real>(backward) * norms[step]);
     }

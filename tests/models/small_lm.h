@@ -1,8 +1,9 @@
-// A DecoderLm with its memory, on a CPU backend: what the tests of whole models share.
+// A DecoderLm with its memory, on any backend: what the tests of whole models share.
 #pragma once
 
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "models/decoder_lm.h"
 #include "ops/host_values.h"
@@ -52,7 +53,7 @@ struct LmPlan {
 
 /// What one training pass over `batch` sequences, an evaluation and an optimizer step need.
 inline LmPlan plan_lm(const ModelConfig& model, int64_t batch, const LossConfig& loss,
-                      const Ops& backend) {
+                      const Ops& backend, Recompute recompute = Recompute::none) {
   ParameterTable table;
   DecoderLm lm(table, model);
   PlanningOps ops(backend);
@@ -60,29 +61,32 @@ inline LmPlan plan_lm(const ModelConfig& model, int64_t batch, const LossConfig&
   const ParameterStore parameters = ParameterStore::planning(table, ops, {true, true, false});
   Diagnostics diagnostics = Diagnostics::planning(ops, model.layers);
   Arena arena = Arena::planning();
-  Context context{ops, arena, parameters, batch, model.seq_len, 0, true, &diagnostics};
+  Context context{ops, arena, parameters, batch, model.seq_len, 0, true, &diagnostics, recompute};
   const Tensor tokens{nullptr, DType::i32, {batch * model.seq_len}};
   const Tensor sums{nullptr, ops.accumulate_dtype(), {loss_sum_slots}};
   const CrossEntropyDesc desc{-1, loss.label_smoothing, loss.z_loss, loss.chunk_rows, 1.0};
   lm.train(context, tokens, tokens, desc, sums);
-  Optimizer(parameters, ops, {}, model.width).step(ops, 1.0);
+  Optimizer(parameters, ops, {}, model.width).step(ops);
   context.training = false;
   lm.evaluate(context, tokens, tokens, desc, sums);
   return {arena.peak(), ops.workspace_bytes()};
 }
 
-template <typename Real>
+/// Real is the type of gradients and losses. Functions that give spans are for CPU backends.
+template <typename Real, typename Backend = CpuOps<Real>>
 class SmallLm {
  public:
   /// At most `batch` sequences at a time. Weights are drawn from `seed`.
-  SmallLm(const ModelConfig& model, int64_t batch, const LossConfig& loss = {}, uint64_t seed = 1)
+  SmallLm(const ModelConfig& model, int64_t batch, const LossConfig& loss = {}, uint64_t seed = 1,
+          Recompute recompute = Recompute::none)
       : model_(model),
         loss_(loss),
         seed_(seed),
+        recompute_(recompute),
         lm_(table_, model),
         parameters_(table_, ops_, {true, true, false}),
         diagnostics_(ops_, model.layers) {
-    const LmPlan plan = plan_lm(model, batch, loss, ops_);
+    const LmPlan plan = plan_lm(model, batch, loss, ops_, recompute);
     arena_memory_ = ops_.allocate(plan.arena);
     arena_.emplace(arena_memory_.get(), plan.arena);
     workspace_ = ops_.allocate(plan.workspace);
@@ -102,6 +106,10 @@ class SmallLm {
   std::span<Real> weight(ParameterId id) { return elements(parameters_.weight(id)); }
   std::span<Real> gradient(ParameterId id) { return elements(parameters_.gradient(id)); }
   std::span<Real> gradients() { return elements(parameters_.gradients()); }
+  /// A copy of one parameter's gradient, on any backend.
+  std::vector<double> gradient_values(ParameterId id) {
+    return host_values(ops_, parameters_.gradient(id));
+  }
   void zero_gradients() { ops_.fill(parameters_.gradients(), 0.0); }
 
   /// Forward and backward over sequences [begin, end): adds to the gradients those of the objective
@@ -128,16 +136,26 @@ class SmallLm {
   }
   Context context(int64_t batch, bool training) {
     return {ops_,           *arena_, parameters_, batch,
-            model_.seq_len, seed_,   training,    training ? nullptr : &diagnostics_};
+            model_.seq_len, seed_,   training,    training ? nullptr : &diagnostics_,
+            recompute_};
+  }
+  /// Where the backend's operations can read it.
+  DeviceMemory on_device(Tensor& host) {
+    DeviceMemory memory = ops_.allocate(host.bytes());
+    const void* values = std::exchange(host.data, memory.get());
+    ops_.upload(host, values);
+    return memory;
   }
   std::vector<double> pass(TokenRows& rows, int64_t begin, int64_t end, double counted,
                            bool training) {
-    const Tensor tokens = flat_rows(rows.tokens, begin, end),
-                 targets = flat_rows(rows.targets, begin, end);
+    Tensor tokens = flat_rows(rows.tokens, begin, end),
+           targets = flat_rows(rows.targets, begin, end);
+    Buffer<Real> zeros({loss_sum_slots});
+    std::fill(zeros.values.begin(), zeros.values.end(), Real(0));
+    Tensor sums = zeros;
+    const DeviceMemory memory[] = {on_device(tokens), on_device(targets), on_device(sums)};
     const CrossEntropyDesc desc{-1, loss_.label_smoothing, loss_.z_loss, loss_.chunk_rows,
                                 1.0 / counted};
-    Buffer<Real> sums({loss_sum_slots});
-    ops_.fill(sums, 0.0);
     ops_.set_random_step(7);
     if (training) {
       lm_.train(context(end - begin, true), tokens, targets, desc, sums);
@@ -150,7 +168,8 @@ class SmallLm {
   ModelConfig model_;
   LossConfig loss_;
   uint64_t seed_;
-  CpuOps<Real> ops_;
+  Recompute recompute_;
+  Backend ops_;
   ParameterTable table_;
   DecoderLm lm_;
   ParameterStore parameters_;

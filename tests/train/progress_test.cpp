@@ -55,6 +55,15 @@ TEST(Progress, LineTellsWhatIsKnown) {
   EXPECT_EQ(progress_line({.step = 1, .total_steps = 10, .loss = NAN}), "step 1/10  loss nan");
 }
 
+TEST(Progress, LineTellsWhatTheHardwareDoes) {
+  EXPECT_EQ(progress_line({.step = 1,
+                           .total_steps = 10,
+                           .tokens_per_second = 52900.0,
+                           .tflops = 476.4,
+                           .mfu = 0.4812}),
+            "step 1/10  52.9k tok/s  476 TFLOP/s  48.1% MFU");
+}
+
 TEST(Progress, BarFitsEveryWidth) {
   for (int columns = 0; columns < 200; ++columns) {
     EXPECT_LE(progress_bar(example(), columns).size(), static_cast<size_t>(columns));
