@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -16,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "needs_gpu.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
 #include "tolerance.h"
@@ -138,14 +138,11 @@ class Operand {
 /// The tensor of an operand in the backend an operation runs on.
 using Pick = std::function<Tensor(const Operand&)>;
 
-class GpuTest : public ::testing::Test {
+class GpuTest : public NeedsGpu {
  protected:
   void SetUp() override {
-    if (const std::string reason = CudaOps::unavailable_reason(); !reason.empty())
-      GTEST_SKIP() << "NOT TESTED, no GPU: " << reason;
-    // The choices that a test run times are its own.
-    setenv("SIGTRAIN_CACHE", SIGTRAIN_BINARY_DIR "/gpu_test_cache", 1);
-    gpu_ = std::make_unique<CudaOps>();
+    NeedsGpu::SetUp();
+    if (!IsSkipped()) gpu_ = std::make_unique<CudaOps>();
   }
 
   CudaOps& gpu() { return *gpu_; }
