@@ -22,23 +22,23 @@ nvidia-smi -L >/dev/null 2>&1 || fail "there is no GPU to run on"
 [ -x build/test_gpu ] || build test_gpu
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# check TOOL OPTION...: both the tests and the tool must be content, and the tool must have looked at something.
+allowed=""
+# check TOOL: the tests must pass, the tool must have looked at something, and found nothing but in kernels named $allowed.
 check() {
   local tool=$1
-  shift
   say "$tool"
-  if ! "$sanitizer" --tool "$tool" --error-exitcode 99 "$@" build/test_gpu --gtest_brief=1 --gtest_filter="$filter" >"$log" 2>&1; then
-    tail -n 200 "$log" >&2
-    fail "$tool: findings, or failed tests; see above"
-  fi
+  "$sanitizer" --tool "$tool" --print-limit 100000 build/test_gpu --gtest_brief=1 --gtest_filter="$filter" >"$log" 2>&1 || true
+  grep -E '(ERROR|RACECHECK) SUMMARY' "$log" || fail "$tool did not finish: $(tail -n 3 "$log")"
   grep -Eq '\[  PASSED  \] [1-9][0-9]* test' "$log" || fail "$tool: no test ran: $(tail -n 3 "$log")"
-  grep -E '(ERROR|RACECHECK) SUMMARY' "$log"
-  grep -Eq 'ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards' "$log" || fail "$tool has findings"
-  if grep -E '^\[  SKIPPED \] [1-9]' "$log"; then fail "$tool: tests were skipped"; fi
+  if grep -E '^\[  (FAILED|SKIPPED) ' "$log"; then fail "$tool: tests failed or were skipped"; fi
+  if grep -E '^========= +(Error|Warning|Invalid|Uninitialized|Program hit)' "$log" | grep -v "at ${allowed:-no such kernel}"; then
+    fail "$tool has findings: $(grep -m 3 -A 8 -E '^========= +(Error|Warning|Invalid|Uninitialized|Program hit)' "$log")"
+  fi
 }
 
 check memcheck
-# The other two follow every access: cuBLASLt's kernels would take most of the time, and are not ours.
-check racecheck --kernel-name kns=sigtrain
-check initcheck --kernel-name kns=sigtrain
+check initcheck
+# cuBLASLt's kernels (nvjet) order their copies by means that racecheck does not see; they are not ours to mend.
+allowed="nvjet"
+check racecheck
 say "memcheck, racecheck and initcheck found nothing"

@@ -70,9 +70,9 @@ inline void write_learnable_text(const std::filesystem::path& folder) {
     TokenShardSetWriter writer((folder / part).string(), {tokenizer.vocab_size(), tokenizer.hash()},
                                int64_t{1} << 30);
     for (int i = 0; i < sentences; ++i) {
-      const auto words = random.block(block++, 0).words;
-      const uint32_t a = words[0] % 20, b = words[1] % 20;
-      writer.append(tokenizer.encode(std::string(names[words[2] % 7]) + " knows that " +
+      const Philox drawn = random.block(block++, 0);
+      const uint32_t a = drawn.words[0] % 20, b = drawn.words[1] % 20;
+      writer.append(tokenizer.encode(std::string(names[drawn.words[2] % 7]) + " knows that " +
                                      std::to_string(a) + " and " + std::to_string(b) + " make " +
                                      std::to_string(a + b) + ".\n"));
     }

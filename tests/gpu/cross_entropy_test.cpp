@@ -120,7 +120,9 @@ TEST_F(GpuTest, TargetsOutsideTheVocabularyAreReported) {
   desc.chunk_rows = 2;
   const size_t bytes = gpu().vocab_cross_entropy_workspace(desc, 3, 16, 24);
   const DeviceMemory memory = gpu().allocate(bytes);
-  gpu().set_workspace({memory.get(), DType::f32, {static_cast<int64_t>(bytes / 4)}});
+  const Tensor workspace{memory.get(), DType::f32, {static_cast<int64_t>(bytes / 4)}};
+  gpu().fill(workspace, 0.0);  // compute-sanitizer does not see what cuBLASLt writes into it
+  gpu().set_workspace(workspace);
   gpu().vocab_cross_entropy(desc, x.on_gpu(), weight.on_gpu(), targets.on_gpu(), sums.on_gpu(), {},
                             {});
   gpu().set_workspace({});
