@@ -30,8 +30,8 @@ constexpr std::array<uint32_t, 256> make_table() {
   }
   return table;
 }
-constexpr auto table = make_table();
-uint32_t add_byte(uint32_t crc, uint8_t byte) { return (crc >> 8) ^ table[(crc ^ byte) & 0xFF]; }
+constexpr auto kTable = make_table();
+uint32_t add_byte(uint32_t crc, uint8_t byte) { return (crc >> 8) ^ kTable[(crc ^ byte) & 0xFF]; }
 uint32_t add_word(uint32_t crc, uint64_t word) {
   for (int i = 0; i < 8; ++i) crc = add_byte(crc, static_cast<uint8_t>(word >> (8 * i)));
   return crc;

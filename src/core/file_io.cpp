@@ -19,13 +19,13 @@ namespace {
 std::string reason(int code) { return std::generic_category().message(code); }
 
 // The kernel transfers at most about 2 GiB a call.
-constexpr size_t piece_bytes = size_t{1} << 30;
+constexpr size_t kPieceBytes = size_t{1} << 30;
 
 // Writes all of it; returns 0 or the error code, and advances `written` by what reached the file.
 int write_all(int descriptor, const void* data, size_t bytes, uint64_t& written) {
   const auto* p = static_cast<const std::byte*>(data);
   while (bytes > 0) {
-    const ssize_t n = ::write(descriptor, p, std::min(bytes, piece_bytes));
+    const ssize_t n = ::write(descriptor, p, std::min(bytes, kPieceBytes));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno;
     p += n;
@@ -120,7 +120,7 @@ void FileReader::read(uint64_t offset, void* destination, size_t bytes) const {
   auto* p = static_cast<std::byte*>(destination);
   while (bytes > 0) {
     const ssize_t n =
-        ::pread(descriptor_, p, std::min(bytes, piece_bytes), static_cast<off_t>(offset));
+        ::pread(descriptor_, p, std::min(bytes, kPieceBytes), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw Error("cannot read {} at byte {}: {}", path_.string(), offset, reason(errno));
     if (n == 0) {

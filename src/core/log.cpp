@@ -18,7 +18,7 @@
 namespace sigtrain {
 namespace {
 
-constexpr const char* progress_logger = "progress";
+constexpr const char* kProgressLogger = "progress";
 
 // Standard output. On a terminal it keeps the live line below the log: each message first erases
 // that line and then draws it again.
@@ -44,7 +44,7 @@ class OutputSink : public spdlog::sinks::base_sink<std::mutex> {
 
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
-    if (live_ && message.logger_name == progress_logger) return;
+    if (live_ && message.logger_name == kProgressLogger) return;
     spdlog::memory_buf_t text;
     formatter_->format(message, text);
     erase();
@@ -130,7 +130,7 @@ void init_log(const LogOptions& options) {
     return logger;
   };
   spdlog::set_default_logger(make_logger(""));
-  spdlog::register_logger(make_logger(progress_logger));
+  spdlog::register_logger(make_logger(kProgressLogger));
   output() = sink;
 }
 
@@ -151,7 +151,7 @@ void clear_live_line() {
 }
 
 void log_progress(std::string_view text) {
-  if (const auto logger = spdlog::get(progress_logger)) {
+  if (const auto logger = spdlog::get(kProgressLogger)) {
     logger->info(text);
   } else {
     spdlog::info(text);

@@ -16,20 +16,20 @@ using nlohmann::json;
 
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
-constexpr std::string_view metadata_key = "__metadata__";
+constexpr std::string_view kMetadataKey = "__metadata__";
 // The limit of the reference implementation; a header of this size names a million tensors.
-constexpr uint64_t max_header_bytes = 100'000'000;
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
 struct DTypeName {
   DType dtype;
   std::string_view name;
 };
-constexpr DTypeName dtype_names[] = {{DType::f64, "F64"},   {DType::f32, "F32"},
+constexpr DTypeName kDTypeNames[] = {{DType::f64, "F64"},   {DType::f32, "F32"},
                                      {DType::bf16, "BF16"}, {DType::i32, "I32"},
                                      {DType::i64, "I64"},   {DType::u64, "U64"}};
 
 std::string_view file_name_of(DType dtype) {
-  for (const DTypeName& entry : dtype_names) {
+  for (const DTypeName& entry : kDTypeNames) {
     if (entry.dtype == dtype) return entry.name;
   }
   throw Error("no safetensors dtype for {}", name_of(dtype));
@@ -73,7 +73,7 @@ SafetensorsEntry parse_entry(const std::string& name, const json& info) {
 
   const auto dtype = info.find("dtype");
   if (dtype == info.end() || !dtype->is_string()) throw Error("it has no dtype");
-  for (const DTypeName& known : dtype_names) {
+  for (const DTypeName& known : kDTypeNames) {
     if (known.name == dtype->get_ref<const std::string&>()) entry.dtype = known.dtype;
   }
   if (entry.dtype == DType::none) {
@@ -135,13 +135,13 @@ FileDigest write_safetensors(const std::filesystem::path& path,
   });
 
   json header = json::object();
-  if (!metadata.empty()) header[std::string(metadata_key)] = metadata;
+  if (!metadata.empty()) header[std::string(kMetadataKey)] = metadata;
   uint64_t offset = 0;
   for (const size_t i : order) {
     const auto& [name, tensor] = tensors[i];
-    if (header.contains(name) || name == metadata_key) {
+    if (header.contains(name) || name == kMetadataKey) {
       throw Error("cannot write {}: the tensor name '{}' is {}", path.string(), name,
-                  name == metadata_key ? "reserved by the format" : "used twice");
+                  name == kMetadataKey ? "reserved by the format" : "used twice");
     }
     if (!tensor || (tensor.data == nullptr && tensor.bytes() > 0)) {
       throw Error("cannot write {}: the tensor '{}' has no data", path.string(), name);
@@ -181,9 +181,9 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path) : file_(
   }
   uint64_t header_bytes = 0;
   file_.read(0, &header_bytes, sizeof(header_bytes));
-  if (header_bytes > max_header_bytes) {
+  if (header_bytes > kMaxHeaderBytes) {
     throw Error("{} is not a safetensors file: its header length is {}, over the limit of {}", name,
-                header_bytes, max_header_bytes);
+                header_bytes, kMaxHeaderBytes);
   }
   if (file_.bytes() < 8 + header_bytes) {
     throw Error("{} is truncated in its header: expected {} bytes, found {}", name,
@@ -199,7 +199,7 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path) : file_(
     throw Error("{}: {}", name, error.what());
   }
   for (const auto& [key, info] : header.items()) {
-    if (key == metadata_key) {
+    if (key == kMetadataKey) {
       if (!info.is_object()) throw Error("{}: __metadata__ is not a JSON object", name);
       for (const auto& [field, value] : info.items()) {
         if (!value.is_string()) {

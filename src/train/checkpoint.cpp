@@ -21,15 +21,15 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int format_version = 1;
-constexpr const char* manifest_file = "MANIFEST.json";
-constexpr const char* model_file = "model.safetensors";
-constexpr const char* optimizer_file = "optimizer.safetensors";
-constexpr const char* state_file = "state.json";
-constexpr const char* config_file = "config.yaml";
-constexpr std::array listed_files = {model_file, optimizer_file, state_file, config_file};
-constexpr std::string_view step_prefix = "step_";
-constexpr std::string_view temporary_prefix = "incomplete_";
+constexpr int kFormatVersion = 1;
+constexpr const char* kManifestFile = "MANIFEST.json";
+constexpr const char* kModelFile = "model.safetensors";
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kStateFile = "state.json";
+constexpr const char* kConfigFile = "config.yaml";
+constexpr std::array kListedFiles = {kModelFile, kOptimizerFile, kStateFile, kConfigFile};
+constexpr std::string_view kStepPrefix = "step_";
+constexpr std::string_view kTemporaryPrefix = "incomplete_";
 
 using Digests = std::map<std::string, FileDigest>;
 
@@ -40,7 +40,7 @@ std::string manifest_text(const Digests& digests) {
                      {"bytes", digest.bytes},
                      {"crc32c", fmt::format("{:08x}", digest.crc32c)}});
   }
-  return json{{"format_version", format_version}, {"files", std::move(files)}}.dump(2) + "\n";
+  return json{{"format_version", kFormatVersion}, {"files", std::move(files)}}.dump(2) + "\n";
 }
 
 // Reads a required field; the error names the file and the field.
@@ -63,18 +63,18 @@ json parse_json(const fs::path& file) {
   }
   if (!object.is_object()) throw Error("{} is damaged: it is not a JSON object", file.string());
   const auto version = field<int64_t>(object, "format_version", file);
-  if (version != format_version) {
+  if (version != kFormatVersion) {
     throw Error("{} has format version {}; this program reads version {}", file.string(), version,
-                format_version);
+                kFormatVersion);
   }
   return object;
 }
 
 Digests read_manifest(const fs::path& folder) {
-  const fs::path file = folder / manifest_file;
+  const fs::path file = folder / kManifestFile;
   std::error_code ignored;
   if (!fs::exists(file, ignored)) {
-    throw Error("{} is not a complete checkpoint: it has no {}", folder.string(), manifest_file);
+    throw Error("{} is not a complete checkpoint: it has no {}", folder.string(), kManifestFile);
   }
   Digests digests;
   for (const json& entry : field<json::array_t>(parse_json(file), "files", file)) {
@@ -86,11 +86,11 @@ Digests read_manifest(const fs::path& folder) {
     }
     digests[field<std::string>(entry, "name", file)] = digest;
   }
-  for (const char* name : listed_files) {
+  for (const char* name : kListedFiles) {
     if (!digests.contains(name)) throw Error("{} is altered: no '{}'", file.string(), name);
   }
   // Covers what the fields above do not: other files, formatting, another spelling of a number.
-  if (read_file(file) != manifest_text(digests) || digests.size() != listed_files.size()) {
+  if (read_file(file) != manifest_text(digests) || digests.size() != kListedFiles.size()) {
     throw Error("{} is altered: it is not as it was written", file.string());
   }
   return digests;
@@ -122,7 +122,7 @@ fs::path verified(const fs::path& folder) {
 }
 
 std::string state_text(const TrainingState& state) {
-  const json object = {{"format_version", format_version},
+  const json object = {{"format_version", kFormatVersion},
                        {"step", state.step},
                        {"tokens", state.tokens},
                        {"seed", state.seed},
@@ -165,8 +165,8 @@ std::map<int64_t, fs::path, std::greater<>> list_steps(const fs::path& folder) {
   if (!fs::exists(folder, ignored)) return found;
   for (const fs::path& path : list(folder)) {
     const std::string name = path.filename().string();
-    if (!name.starts_with(step_prefix)) continue;
-    const std::string digits = name.substr(step_prefix.size());
+    if (!name.starts_with(kStepPrefix)) continue;
+    const std::string digits = name.substr(kStepPrefix.size());
     const bool numeric = !digits.empty() && digits.size() <= 18 &&
                          digits.find_first_not_of("0123456789") == std::string::npos;
     if (numeric) found[std::stoll(digits)] = path;
@@ -193,7 +193,7 @@ void remove_folder(const fs::path& path) {
 
 void remove_temporaries(const fs::path& folder) {
   for (const fs::path& path : list(folder)) {
-    if (path.filename().string().starts_with(temporary_prefix)) remove_folder(path);
+    if (path.filename().string().starts_with(kTemporaryPrefix)) remove_folder(path);
   }
 }
 
@@ -246,8 +246,8 @@ void move_into_place(const fs::path& temporary, const fs::path& final) {
 
 fs::path write_checkpoint(const fs::path& folder, const CheckpointContents& contents,
                           int64_t keep) {
-  const std::string name = fmt::format("{}{:08}", step_prefix, contents.state.step);
-  const fs::path temporary = folder / (std::string(temporary_prefix) + name);
+  const std::string name = fmt::format("{}{:08}", kStepPrefix, contents.state.step);
+  const fs::path temporary = folder / (std::string(kTemporaryPrefix) + name);
   try {
     fs::create_directories(folder);
     remove_temporaries(folder);
@@ -259,11 +259,11 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointContents& cont
   try {
     Digests digests;
     const std::map<std::string, std::string> metadata = {{"format", "pt"}};
-    digests[model_file] = write_safetensors(temporary / model_file, contents.model, metadata);
-    digests[optimizer_file] = write_safetensors(temporary / optimizer_file, contents.optimizer);
-    digests[state_file] = write_file(temporary / state_file, state_text(contents.state));
-    digests[config_file] = write_file(temporary / config_file, contents.config_yaml);
-    write_file(temporary / manifest_file, manifest_text(digests));
+    digests[kModelFile] = write_safetensors(temporary / kModelFile, contents.model, metadata);
+    digests[kOptimizerFile] = write_safetensors(temporary / kOptimizerFile, contents.optimizer);
+    digests[kStateFile] = write_file(temporary / kStateFile, state_text(contents.state));
+    digests[kConfigFile] = write_file(temporary / kConfigFile, contents.config_yaml);
+    write_file(temporary / kManifestFile, manifest_text(digests));
     move_into_place(temporary, folder / name);
     sync_folder(folder);
   } catch (...) {
@@ -277,10 +277,10 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointContents& cont
 
 CheckpointReader::CheckpointReader(const fs::path& path)
     : path_(verified(path)),
-      state_(read_state(path / state_file)),
-      config_yaml_(read_file(path / config_file)),
-      model_(path / model_file),
-      optimizer_(path / optimizer_file) {}
+      state_(read_state(path / kStateFile)),
+      config_yaml_(read_file(path / kConfigFile)),
+      model_(path / kModelFile),
+      optimizer_(path / kOptimizerFile) {}
 
 CheckpointReader open_checkpoint(const fs::path& path) { return CheckpointReader(path); }
 

@@ -12,9 +12,9 @@
 namespace sigtrain {
 namespace {
 
-constexpr double smoothing = 0.95;
-constexpr double seconds_between_redraws = 0.1;
-constexpr int widest_bar = 30, narrowest_bar = 10;
+constexpr double kSmoothing = 0.95;
+constexpr double kSecondsBetweenRedraws = 0.1;
+constexpr int kWidestBar = 30, kNarrowestBar = 10;
 
 std::string with_thousands(int64_t value) {
   std::string digits = std::to_string(value);
@@ -87,8 +87,8 @@ std::string progress_bar(const ProgressValues& values, int columns) {
     for (const std::string& field : shown) used += static_cast<int>(field.size()) + 2;
     return columns - used;
   };
-  while (!shown.empty() && room() < narrowest_bar) shown.pop_back();
-  const int bar = std::clamp(room(), 0, widest_bar);
+  while (!shown.empty() && room() < kNarrowestBar) shown.pop_back();
+  const int bar = std::clamp(room(), 0, kWidestBar);
   const int filled = static_cast<int>(share * bar);
   std::string text = percent;
   if (bar > 0) {
@@ -110,7 +110,7 @@ ProgressValues Progress::complete(ProgressValues values, double seconds) {
     if (last_seconds_) {
       const auto steps = static_cast<double>(values.step - last_step_);
       const double now = (seconds - *last_seconds_) / steps;
-      const double weight = seconds_per_step_ ? std::pow(smoothing, steps) : 0.0;
+      const double weight = seconds_per_step_ ? std::pow(kSmoothing, steps) : 0.0;
       seconds_per_step_ = weight * seconds_per_step_.value_or(0.0) + (1 - weight) * now;
     }
     last_step_ = values.step;
@@ -128,7 +128,7 @@ ProgressValues Progress::complete(ProgressValues values, double seconds) {
 void Progress::update(ProgressValues values, double seconds) {
   values = complete(values, seconds);
   if (!has_live_line()) return;
-  if (shown_at_ && seconds - *shown_at_ < seconds_between_redraws) return;
+  if (shown_at_ && seconds - *shown_at_ < kSecondsBetweenRedraws) return;
   shown_at_ = seconds;
   set_live_line(progress_bar(values, terminal_columns() - 1));
 }

@@ -10,8 +10,8 @@ namespace sigtrain {
 namespace {
 
 // A thread's scratch: a tile of logits and one of their gradients.
-constexpr int64_t tile_elements = attention_query_tile * attention_key_tile;
-constexpr int64_t thread_elements = 2 * tile_elements;
+constexpr int64_t kTileElements = kAttentionQueryTile * kAttentionKeyTile;
+constexpr int64_t kThreadElements = 2 * kTileElements;
 
 // Products q.k and dP in, P and dS out; returns the sum of dS.
 template <typename Real>
@@ -69,7 +69,7 @@ struct BackwardHead {
   double add_queries(int64_t head, PositionRange queries) const {
     const PositionRange keys = logits.visible_keys(batch, queries);
     if (keys.size() == 0) dq.set_zero(batch, head, queries);
-    Real d_dot_out[attention_query_tile] = {};
+    Real d_dot_out[kAttentionQueryTile] = {};
     if (desc.kind == AttentionKind::softmax) {
       for (int64_t i = queries.begin; i < queries.end; ++i)
         d_dot_out[i - queries.begin] =
@@ -84,7 +84,7 @@ struct BackwardHead {
 
   double add_tile(int64_t head, PositionRange queries, PositionRange tile, bool is_first,
                   const Real* d_dot_out) const {
-    constexpr int64_t stride = attention_key_tile;
+    constexpr int64_t stride = kAttentionKeyTile;
     const int64_t rows = queries.size(), columns = tile.size(), dim = desc.head_dim;
     const Real* q_rows = logits.q.row(batch, head, queries.begin);
     const Real* k_rows = logits.k.row(batch, kv_head, tile.begin);
@@ -115,8 +115,8 @@ struct BackwardHead {
     for (int64_t i = 0; i < queries.size(); ++i) {
       const int64_t query = queries.begin + i;
       const LogitRow<Real> row(tile, logits.visible_keys(batch, query), query, bias, slope);
-      Real* p_row = p + i * attention_key_tile;
-      Real* ds_row = ds + i * attention_key_tile;
+      Real* p_row = p + i * kAttentionKeyTile;
+      Real* ds_row = ds + i * kAttentionKeyTile;
       sum += desc.kind == AttentionKind::sigmoid
                  ? sigmoid_row(row, p_row, ds_row)
                  : softmax_row(row, log_sum_exp[(batch * desc.heads + head) * desc.seq_len + query],
@@ -140,7 +140,7 @@ struct BackwardHead {
 
 template <typename Real>
 size_t CpuOps<Real>::attention_backward_workspace(const AttentionDesc& desc) const {
-  return (omp_get_max_threads() * thread_elements + desc.batch * desc.heads) * sizeof(Real);
+  return (omp_get_max_threads() * kThreadElements + desc.batch * desc.heads) * sizeof(Real);
 }
 
 template <typename Real>
@@ -154,16 +154,16 @@ void CpuOps<Real>::attention_backward(const AttentionDesc& desc, const Attention
       dvs(desc, dv);
   const Real* log_sum_exps = log_sum_exp.as<Real>();
   Real* d_head_biases = d_head_bias.as<Real>();
-  const int64_t threads_elements = omp_get_max_threads() * thread_elements;
+  const int64_t threads_elements = omp_get_max_threads() * kThreadElements;
   Real* threads_scratch =
       scratch<Real>(workspace_, threads_elements + desc.batch * desc.heads, "attention_backward");
   Real* d_bias_partials = d_head_biases ? threads_scratch + threads_elements : nullptr;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t batch = 0; batch < desc.batch; ++batch) {
     for (int64_t kv_head = 0; kv_head < desc.kv_heads; ++kv_head) {
-      Real* p = threads_scratch + omp_get_thread_num() * thread_elements;
+      Real* p = threads_scratch + omp_get_thread_num() * kThreadElements;
       BackwardHead<Real>{desc, logits,       outputs, d_outputs, dqs, dks,
-                         dvs,  log_sum_exps, batch,   kv_head,   p,   p + tile_elements}
+                         dvs,  log_sum_exps, batch,   kv_head,   p,   p + kTileElements}
           .run(d_bias_partials);
     }
   }

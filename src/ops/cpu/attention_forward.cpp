@@ -12,8 +12,8 @@ namespace {
 
 // A thread's scratch: a tile of logits, then for each of its rows the largest logit and the sum of
 // P so far.
-constexpr int64_t tile_elements = attention_query_tile * attention_key_tile;
-constexpr int64_t thread_elements = padded_elements(tile_elements + 2 * attention_query_tile);
+constexpr int64_t kTileElements = kAttentionQueryTile * kAttentionKeyTile;
+constexpr int64_t kThreadElements = padded_elements(kTileElements + 2 * kAttentionQueryTile);
 
 // Products in, P out; returns the sum of P.
 template <typename Real>
@@ -74,8 +74,8 @@ class ForwardTile {
         head_(head),
         queries_(queries),
         values_(thread_scratch),
-        largest_(values_ + tile_elements),
-        sum_(largest_ + attention_query_tile) {}
+        largest_(values_ + kTileElements),
+        sum_(largest_ + kAttentionQueryTile) {}
 
   /// Writes the output of the queries and, where not null, log_sum_exp and row_sum from their first
   /// query on.
@@ -96,12 +96,12 @@ class ForwardTile {
     gemm_tile<Real>(Transpose::no, Transpose::yes, rows, columns, dim, logits_.scale,
                     logits_.q.row(batch_, head_, queries_.begin), logits_.q.row_stride,
                     logits_.k.row(batch_, kv_head, tile.begin), logits_.k.row_stride, Real{0},
-                    values_, attention_key_tile);
+                    values_, kAttentionKeyTile);
     const Real bias = logits_.bias(head_), slope = logits_.slope(head_);
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t query = queries_.begin + i;
       const LogitRow<Real> row(tile, logits_.visible_keys(batch_, query), query, bias, slope);
-      Real* values = values_ + i * attention_key_tile;
+      Real* values = values_ + i * kAttentionKeyTile;
       if (kind_ == AttentionKind::sigmoid) {
         sum_[i] += sigmoid_row(row, values);
       } else if (!row.empty()) {
@@ -110,7 +110,7 @@ class ForwardTile {
       row.clear_outside(values, columns);
     }
     gemm_tile<Real>(Transpose::no, Transpose::no, rows, dim, columns, Real{1}, values_,
-                    attention_key_tile, logits_.v.row(batch_, kv_head, tile.begin),
+                    kAttentionKeyTile, logits_.v.row(batch_, kv_head, tile.begin),
                     logits_.v.row_stride, is_first ? Real{0} : Real{1},
                     out_.row(batch_, head_, queries_.begin), out_.row_stride);
   }
@@ -153,7 +153,7 @@ class ForwardTile {
 
 template <typename Real>
 size_t CpuOps<Real>::attention_forward_workspace(const AttentionDesc&) const {
-  return omp_get_max_threads() * thread_elements * sizeof(Real);
+  return omp_get_max_threads() * kThreadElements * sizeof(Real);
 }
 
 template <typename Real>
@@ -165,7 +165,7 @@ void CpuOps<Real>::attention_forward(const AttentionDesc& desc, const AttentionI
   Real* log_sum_exps = log_sum_exp.as<Real>();
   Real* row_sums = row_sum.as<Real>();
   Real* threads_scratch =
-      scratch<Real>(workspace_, omp_get_max_threads() * thread_elements, "attention_forward");
+      scratch<Real>(workspace_, omp_get_max_threads() * kThreadElements, "attention_forward");
   const int64_t tiles = logits.query_tiles();
 #pragma omp parallel for collapse(3) schedule(dynamic, 1)
   for (int64_t batch = 0; batch < desc.batch; ++batch) {
@@ -175,7 +175,7 @@ void CpuOps<Real>::attention_forward(const AttentionDesc& desc, const AttentionI
         const PositionRange queries = logits.queries(tiles - 1 - t);
         const int64_t row = (batch * desc.heads + head) * desc.seq_len + queries.begin;
         ForwardTile<Real>(desc.kind, logits, outputs, batch, head, queries,
-                          threads_scratch + omp_get_thread_num() * thread_elements)
+                          threads_scratch + omp_get_thread_num() * kThreadElements)
             .run(log_sum_exps ? log_sum_exps + row : nullptr, row_sums ? row_sums + row : nullptr);
       }
     }

@@ -18,10 +18,10 @@ namespace sigtrain {
 /// Rows of a tile of logits, and its columns at most. Fastest of 32 to 128 by 64 to 512 at head_dim
 /// 64 and 128: larger tiles compute more that a causal mask hides, smaller ones spend more on
 /// packing operands.
-constexpr int64_t attention_query_tile = 64;
-constexpr int64_t attention_key_tile = 128;
+constexpr int64_t kAttentionQueryTile = 64;
+constexpr int64_t kAttentionKeyTile = 128;
 /// Elements at which the visible part of a row of logits is rounded: whole vectors, no remainder.
-constexpr int64_t attention_column_block = 16;
+constexpr int64_t kAttentionColumnBlock = 16;
 
 /// Half-open interval of positions; empty where end <= begin.
 struct PositionRange {
@@ -65,10 +65,9 @@ class AttentionLogits {
         alibi_slopes_(inputs.alibi_slopes.as<Real>()),
         key_lengths_(inputs.key_lengths.as<int32_t>()) {}
 
-  int64_t query_tiles() const { return ceil_div(desc_.seq_len, attention_query_tile); }
+  int64_t query_tiles() const { return ceil_div(desc_.seq_len, kAttentionQueryTile); }
   PositionRange queries(int64_t tile) const {
-    return {tile * attention_query_tile,
-            std::min(desc_.seq_len, (tile + 1) * attention_query_tile)};
+    return {tile * kAttentionQueryTile, std::min(desc_.seq_len, (tile + 1) * kAttentionQueryTile)};
   }
   PositionRange visible_keys(int64_t batch, int64_t query) const {
     const int64_t end = desc_.causal ? query + 1 : query + window_;
@@ -104,9 +103,9 @@ class AttentionLogits {
 template <typename Body>
 void for_key_tiles(PositionRange keys, const Body& body) {
   if (keys.size() == 0) return;
-  const int64_t tiles = ceil_div(keys.size(), attention_key_tile);
+  const int64_t tiles = ceil_div(keys.size(), kAttentionKeyTile);
   const int64_t width =
-      ceil_div(ceil_div(keys.size(), tiles), attention_column_block) * attention_column_block;
+      ceil_div(ceil_div(keys.size(), tiles), kAttentionColumnBlock) * kAttentionColumnBlock;
   for (int64_t begin = keys.begin; begin < keys.end; begin += width)
     body(PositionRange{begin, std::min(begin + width, keys.end)});
 }
@@ -121,7 +120,7 @@ struct LogitRow {
     begin = static_cast<int32_t>(std::max(visible.begin, tile.begin) - tile.begin);
     end = static_cast<int32_t>(std::min(visible.end, tile.end) - tile.begin);
     if (end <= begin) begin = end = 0;
-    constexpr auto block = static_cast<int32_t>(attention_column_block);
+    constexpr auto block = static_cast<int32_t>(kAttentionColumnBlock);
     first = begin / block * block;
     last = (end + block - 1) / block * block;
   }

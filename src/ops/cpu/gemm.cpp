@@ -9,7 +9,7 @@ namespace {
 
 // OpenBLAS's own threads would split the sums by their number; ours split only the rows and columns
 // of C.
-const bool blas_is_single_threaded = [] {
+const bool kBlasIsSingleThreaded = [] {
   openblas_set_num_threads(1);
   return true;
 }();

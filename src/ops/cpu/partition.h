@@ -23,18 +23,18 @@ void for_pieces(int64_t count, int64_t grain, const Body& body) {
 
 /// Enough elements that starting a piece costs nothing beside it, few enough to stay in the
 /// second-level cache.
-constexpr int64_t elements_per_piece = 16384;
+constexpr int64_t kElementsPerPiece = 16384;
 
 /// for_pieces over the elements of an elementwise operation.
 template <typename Body>
 void for_elements(int64_t count, const Body& body) {
-  for_pieces(count, elements_per_piece, body);
+  for_pieces(count, kElementsPerPiece, body);
 }
 
 /// for_pieces over whole rows of `width` elements.
 template <typename Body>
 void for_rows(int64_t rows, int64_t width, const Body& body) {
-  for_pieces(rows, std::max<int64_t>(1, elements_per_piece / std::max<int64_t>(1, width)), body);
+  for_pieces(rows, std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(1, width)), body);
 }
 
 /// Rows cut into at most 64 chunks, each of which adds its rows into a partial sum of its own.

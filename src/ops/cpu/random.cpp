@@ -14,7 +14,7 @@ void CpuOps<Real>::dropout(const RandomStream& stream, double p, const Tensor& x
   const uint64_t step = random_step_;
   // Philox blocks are drawn some at a time, apart from their use, so that both loops vectorise.
   constexpr int64_t batch = 64;
-  static_assert(elements_per_piece % (4 * batch) == 0, "pieces start on whole Philox blocks");
+  static_assert(kElementsPerPiece % (4 * batch) == 0, "pieces start on whole Philox blocks");
   for_elements(x.numel(), [=](int64_t begin, int64_t end) {
     float uniform[4 * batch];
     for (int64_t first = begin; first < end; first += 4 * batch) {

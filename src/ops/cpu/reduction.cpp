@@ -11,7 +11,7 @@ template <typename Real, typename Term>
 double sum_terms(const Tensor& x, const Tensor& workspace, const char* operation,
                  const Term& term) {
   const Real* data = x.as<Real>();
-  const int64_t pieces = ceil_div(x.numel(), elements_per_piece);
+  const int64_t pieces = ceil_div(x.numel(), kElementsPerPiece);
   double* partials = scratch<double>(workspace, pieces, operation);
   for_elements(x.numel(), [=](int64_t begin, int64_t end) {
     // Four sums at a time: one would wait for its own last addition.
@@ -26,38 +26,38 @@ double sum_terms(const Tensor& x, const Tensor& workspace, const char* operation
       sum3 += term(static_cast<double>(x3[i]));
     }
     for (int64_t i = begin + 4 * quarter; i < end; ++i) sum0 += term(static_cast<double>(data[i]));
-    partials[begin / elements_per_piece] = (sum0 + sum1) + (sum2 + sum3);
+    partials[begin / kElementsPerPiece] = (sum0 + sum1) + (sum2 + sum3);
   });
   double total = 0;
   for (int64_t piece = 0; piece < pieces; ++piece) total += partials[piece];
   return total;
 }
 
-constexpr auto square = [](double x) { return x * x; };
-constexpr auto identity = [](double x) { return x; };
+constexpr auto kSquare = [](double x) { return x * x; };
+constexpr auto kIdentity = [](double x) { return x; };
 
 }  // namespace
 
 template <typename Real>
 void CpuOps<Real>::root_mean_square(const Tensor& x, const Tensor& result) {
-  const double sum = sum_terms<Real>(x, workspace_, "root_mean_square", square);
+  const double sum = sum_terms<Real>(x, workspace_, "root_mean_square", kSquare);
   *result.as<Real>() = static_cast<Real>(std::sqrt(sum / x.numel()));
 }
 
 template <typename Real>
 void CpuOps<Real>::mean(const Tensor& x, const Tensor& result) {
-  const double sum = sum_terms<Real>(x, workspace_, "mean", identity);
+  const double sum = sum_terms<Real>(x, workspace_, "mean", kIdentity);
   *result.as<Real>() = static_cast<Real>(sum / x.numel());
 }
 
 template <typename Real>
 void CpuOps<Real>::sum_of_squares(const Tensor& x, const Tensor& result) {
-  *result.as<Real>() = static_cast<Real>(sum_terms<Real>(x, workspace_, "sum_of_squares", square));
+  *result.as<Real>() = static_cast<Real>(sum_terms<Real>(x, workspace_, "sum_of_squares", kSquare));
 }
 
 template <typename Real>
 size_t CpuOps<Real>::reduction_workspace(int64_t numel) const {
-  return ceil_div(numel, elements_per_piece) * sizeof(double);
+  return ceil_div(numel, kElementsPerPiece) * sizeof(double);
 }
 
 #define SIGTRAIN_INSTANTIATE(Real)                                            \
