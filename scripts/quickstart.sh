@@ -2,6 +2,7 @@
 # Trains a sigmoid and a softmax language model on real text on the CPU, and compares them.
 # usage: scripts/quickstart.sh [--text FILE]     (any UTF-8 text; default: the King James Bible of Debian's bible-kjv)
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
@@ -11,14 +12,14 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --text)
       [ $# -ge 2 ] || fail "--text needs a file"
-      text=$(realpath -e -- "$2" 2>/dev/null) || fail "--text $2: no such file"
+      text=$(cd "$called_from" && realpath -e -- "$2" 2>/dev/null) || fail "--text $2: no such file"
       shift 2 ;;
-    -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,3s/^# //p' scripts/quickstart.sh; exit 0 ;;
     *) fail "unknown argument '$1'; usage: scripts/quickstart.sh [--text FILE]" ;;
   esac
 done
 
-packages=("${build_packages[@]}" python3 python3-matplotlib python3-numpy)
+packages=("${build_packages[@]}" python3 python3-matplotlib python3-numpy python3-yaml)
 [ -n "$text" ] || packages+=(bible-kjv)
 install_packages "${packages[@]}"
 
