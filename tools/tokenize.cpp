@@ -6,13 +6,13 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "data/corpus_encoder.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/sentencepiece_trainer.h"
@@ -109,15 +109,6 @@ uint64_t bytes_of(const std::vector<TextRange>& ranges) {
   return bytes;
 }
 
-void write_file(const fs::path& path, const std::string& content) {
-  const Temporary partial(path.string() + ".partial");
-  std::ofstream file(partial.path(), std::ios::binary);
-  file << content;
-  file.close();
-  if (!file) throw Error("{}: cannot write", partial.path().string());
-  fs::rename(partial.path(), path);
-}
-
 std::string train_bpe(const std::vector<TextRange>& ranges, const Options& options) {
   SentencePieceTrainer trainer(bytes_of(ranges), options.bpe_bytes);
   for (const TextRange& range : ranges) {
@@ -132,8 +123,7 @@ std::string train_bpe(const std::vector<TextRange>& ranges, const Options& optio
 std::string model_of(const std::vector<TextRange>& train, const Options& options) {
   if (options.bpe_size > 0) return train_bpe(train, options);
   if (options.tokenizer == "bytes") return {};
-  std::ifstream file(options.tokenizer, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  return read_file(options.tokenizer);
 }
 
 /// The tokenizer to use; a vocabulary trained here is called by the name it will have.

@@ -1,6 +1,5 @@
 #include "data/token_shard.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/file_io.h"
 
 namespace sigtrain {
 namespace {
@@ -47,14 +47,6 @@ int width_of(int64_t vocab_size) {
 }
 
 constexpr const char* kRemedy = "write it again with tokenize";
-
-void sync_folder(const std::filesystem::path& path) {
-  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
 
 }  // namespace
 
@@ -222,7 +214,7 @@ void TokenShardWriter::finish() {
     std::remove(temporary_.c_str());
     throw Error("{}: cannot write: {}", path_, std::strerror(error));
   }
-  sync_folder(path_);
+  sync_folder(std::filesystem::path(path_).parent_path());
 }
 
 TokenShardSetWriter::TokenShardSetWriter(std::filesystem::path folder, Vocabulary vocabulary,
