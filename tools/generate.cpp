@@ -9,6 +9,7 @@
 
 #include "config/reader.h"
 #include "core/log.h"
+#include "data/fnv.h"
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 #include "models/decoder_lm.h"
@@ -70,6 +71,14 @@ int run(const Arguments& arguments) {
   if (tokenizer->vocab_size() > config.model.vocab_size) {
     throw UsageError("tokenizer {} has {} tokens, the model {}: it was trained with another one",
                      spec, tokenizer->vocab_size(), config.model.vocab_size);
+  }
+  // Two vocabularies of one size are told apart by their hash; synthetic tokens have none.
+  const std::string hash = checkpoint.state().data_position.value("vocabulary_hash", "");
+  if (!hash.empty() && hash != hash_text(tokenizer->hash())) {
+    throw UsageError(
+        "tokenizer {} has the vocabulary {}, the model was trained with {}: give that tokenizer "
+        "with --tokenizer",
+        spec, hash_text(tokenizer->hash()), hash);
   }
   const std::unique_ptr<Ops> ops = make_backend(arguments.device);
   ParameterTable table;

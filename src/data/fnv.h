@@ -2,8 +2,11 @@
 // machine. It guards against accidents (a cut file, another vocabulary), not against forgery.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace sigtrain {
@@ -26,5 +29,8 @@ class Fnv64 {
  private:
   uint64_t value_ = 0xcbf29ce484222325u;
 };
+
+/// A hash as checkpoints and messages spell it: 16 hexadecimal digits.
+inline std::string hash_text(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
 }  // namespace sigtrain

@@ -1,13 +1,12 @@
 #include "tasks/language_modeling.h"
 
-#include <fmt/format.h>
-
+#include "data/fnv.h"
 #include "ops/host_values.h"
 
 namespace sigtrain {
 namespace {
 
-/// Adds the sums of a step or a batch to another.
+/// The means that the sums [loss_sum_slots] of a step or an evaluation stand for.
 LossReport mean_of(const std::vector<double>& sums) {
   const double count = sums[loss_sum_count];
   if (count == 0.0) return {};
@@ -117,7 +116,7 @@ nlohmann::json LanguageModeling::data_state(int64_t step) const {
   nlohmann::json state{{"step", step},
                        {"global_batch", config_.train.global_batch},
                        {"seq_len", config_.model.seq_len}};
-  if (vocabulary_hash_) state["vocabulary_hash"] = fmt::format("{:016x}", *vocabulary_hash_);
+  if (vocabulary_hash_) state["vocabulary_hash"] = hash_text(*vocabulary_hash_);
   return state;
 }
 

@@ -95,6 +95,11 @@ TEST_F(Generate, RefusesWhatDoesNotFit) {
   ASSERT_EQ(made.exit_code, 0) << made.output();
   refused({"runs/small", "--tokenizer", "other/tokenizer.model"}, 2,
           "has 320 tokens, the model 257: it was trained with another one");
+  // As many tokens as the model has, but others.
+  train_well(
+      {"--set", "model.vocab_size=320", "--set", "train.steps=4", "--set", "run.name=of_bytes"});
+  refused({"runs/of_bytes", "--tokenizer", "other/tokenizer.model"}, 2,
+          "the model was trained with");
   for (const int step : {4, 8}) flip_byte(checkpoint("small", step) / "state.json");
   const ProcessResult result = run("generate", {"runs/small"});
   EXPECT_EQ(result.exit_code, 1);
