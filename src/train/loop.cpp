@@ -93,7 +93,7 @@ class TrainingRun {
     }
     const StopSignal stop;
     Progress progress(progress_.step, config_.train.steps);
-    interval_.restart();
+    restart_interval();
     while (progress_.step < config_.train.steps && !stop.requested()) {
       const int64_t next = progress_.step + 1;
       const bool is_last = next == config_.train.steps;
@@ -325,6 +325,7 @@ void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, const Memor
     throw UsageError(
         "--eval-only: there is no validation data: list token shards in data.validation");
   check_same_model(checkpoint, config);
+  task.check_data_state(checkpoint.state().data_position);
   RunMemory memory(config, task, ops, plan, false);
   Context context{ops, memory.arena, memory.parameters, 0, 0, config.train.seed, false, nullptr};
   const auto evaluate = [&](bool average) {

@@ -112,6 +112,21 @@ TEST_F(Resume, AFinishedRunSaysSo) {
   EXPECT_EQ(metrics("small"), whole);
 }
 
+TEST_F(Resume, TheSpeedIsThatOfTheStepsDoneSince) {
+  const Words quiet = {"--set", "eval.every=0", "--set", "checkpoint.every=0"};
+  train_well(quiet + Words{"--set", "train.steps=200", "--set", "log.every=100"});
+  train_well(quiet + Words{"--set", "train.steps=210", "--resume", "auto"});
+  double first = 0.0, fastest = 0.0;
+  for (const auto& line : metrics("small", true)) {
+    if (line["split"] != "train" || line["step"] <= 200) continue;
+    double& speed = line["step"] == 201 ? first : fastest;
+    speed = std::max(speed, line["tokens_per_second"].get<double>());
+  }
+  ASSERT_GT(first, 0.0);
+  // Counting the 200 steps from before would make it some 200 times too large.
+  EXPECT_LT(first, 20.0 * fastest);
+}
+
 TEST_F(Resume, WithoutCheckpointStartsAfresh) {
   const ProcessResult result = train_well({"--resume", "auto"});
   EXPECT_THAT(result.out, HasSubstr("no checkpoint under runs/small: starting afresh"));
@@ -176,6 +191,9 @@ TEST_F(Resume, WithAnotherModelSeedOrVocabularyIsRefused) {
                                               "--validation-fraction", "0.2"});
   ASSERT_EQ(made.exit_code, 0) << made.output();
   refused({"--set", "data.train=[other/train]", "--set", "data.validation=[other/validation]"},
+          "the shards of data.train have");
+  refused({"--eval-only", "--set", "data.train=[other/train]", "--set",
+           "data.validation=[other/validation]"},
           "the shards of data.train have");
   // None of the refusals moved anything: the run still goes on.
   EXPECT_TRUE(fs::exists(checkpoint("small", 16)));
