@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -59,23 +60,26 @@ inline std::map<int64_t, double> training_curve(const std::filesystem::path& run
   return curve;
 }
 
-/// Writes a byte-tokenised text with something to learn, FOLDER/train and FOLDER/validation: sums
-/// written out, in a random order, with names between them.
+/// Writes a byte-tokenised text with something to learn, FOLDER/train and FOLDER/validation: after
+/// each of 26 letters comes one of five others, the first half of the time, the next a quarter, and
+/// so on. Its loss falls steadily to the text's entropy, about 1.3 nats: no sudden insight that two
+/// devices could have some steps apart.
 inline void write_learnable_text(const std::filesystem::path& folder) {
-  const char* const names[] = {"Ada", "Blaise", "Carl", "David", "Emmy", "Felix", "Grace"};
   const RandomStream random{2024, 1};
   const ByteTokenizer tokenizer;
   uint64_t block = 0;
-  for (const auto& [part, sentences] : {std::pair{"train", 8000}, {"validation", 200}}) {
+  uint32_t letter = 0;
+  for (const auto& [part, letters] : {std::pair{"train", 300000}, {"validation", 8000}}) {
+    std::string text;
+    for (int i = 0; i < letters; ++i) {
+      const Philox drawn = random.block(block++, 0);
+      const auto choice = static_cast<uint32_t>(std::countl_zero(drawn.words[0] | 0x08000000u));
+      letter = (5 * letter + 7 * choice + 3) % 26;
+      text += static_cast<char>('a' + letter);
+    }
     TokenShardSetWriter writer((folder / part).string(), {tokenizer.vocab_size(), tokenizer.hash()},
                                int64_t{1} << 30);
-    for (int i = 0; i < sentences; ++i) {
-      const Philox drawn = random.block(block++, 0);
-      const uint32_t a = drawn.words[0] % 20, b = drawn.words[1] % 20;
-      writer.append(tokenizer.encode(std::string(names[drawn.words[2] % 7]) + " knows that " +
-                                     std::to_string(a) + " and " + std::to_string(b) + " make " +
-                                     std::to_string(a + b) + ".\n"));
-    }
+    writer.append(tokenizer.encode(text));
     writer.finish();
   }
 }

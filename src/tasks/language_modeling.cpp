@@ -1,5 +1,7 @@
 #include "tasks/language_modeling.h"
 
+#include <spdlog/spdlog.h>
+
 #include "data/fnv.h"
 #include "ops/host_values.h"
 
@@ -130,6 +132,16 @@ void LanguageModeling::check_data_state(const nlohmann::json& state) const {
         "the checkpoint was trained with vocabulary {}, but the shards of data.train have {}: use "
         "the same tokenizer",
         text(state), text(own));
+  }
+  // Allowed, as one may want a larger batch late in a run; but the samples are then others than
+  // those of an unbroken run.
+  for (const char* key : {"global_batch", "seq_len"}) {
+    if (state.value(key, int64_t{0}) != own.at(key).get<int64_t>()) {
+      spdlog::warn(
+          "the checkpoint was trained with {} {}, this config says {}: the run goes on at other "
+          "samples",
+          key, state.value(key, int64_t{0}), own.at(key).get<int64_t>());
+    }
   }
 }
 

@@ -78,6 +78,7 @@ class TrainingRun {
         spdlog::warn("{}: from after the step resumed, set aside", path.string());
       }
     }
+    if (options.resume) saved_step_ = progress_.step;
     seconds_before_ = progress_.seconds;
     const std::optional<int64_t> resume_step =
         options.resume ? std::optional(progress_.step) : std::nullopt;

@@ -27,8 +27,7 @@ class GpuTraining : public NeedsGpu {
         "data.validation=[" + (folder_ / "data/validation").string() + "]",
         "eval.every=0",
         "eval.sequences=8",
-        "log.tensorboard=false",
-        "schedule.warmup_steps=20"};
+        "log.tensorboard=false"};
     all.insert(all.end(), settings.begin(), settings.end());
     for (const std::string& setting : all) text += " --set '" + setting + "'";
     return text;
@@ -60,9 +59,9 @@ class GpuTraining : public NeedsGpu {
 };
 
 // Everything that is drawn at random, and more than one micro-batch in a step.
-const std::vector<std::string> noisy = {"model.dropout=0.1", "model.stochastic_depth=0.1",
-                                        "train.global_batch=8", "train.micro_batch=4",
-                                        "optimizer.ema_decay=0.9"};
+const std::vector<std::string> noisy = {"model.dropout=0.1",       "model.stochastic_depth=0.1",
+                                        "train.global_batch=8",    "train.micro_batch=4",
+                                        "optimizer.ema_decay=0.9", "schedule.warmup_steps=10"};
 
 std::vector<std::string> with(std::vector<std::string> settings,
                               const std::vector<std::string>& more) {
