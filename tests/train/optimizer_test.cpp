@@ -163,7 +163,8 @@ TEST_F(OptimizerStep, FirstUpdateIsTheSignOfTheGradientAndTheDecay) {
     gradients(model_.linear)[4] = -3.0;
     gradients(model_.embedding)[2] = 2.0;
     gradients(model_.norm)[0] = 5.0;
-    optimizer_->step(ops_, kFactor);
+    optimizer_->set_rate(ops_, kFactor);
+    optimizer_->step(ops_);
     // The corrected moments' quotient is the gradient's sign at the first step.
     const double rate = 0.01 * kFactor, half = 768.0 / 1536.0;
     const bool coupled = mode == DecayMode::coupled;
@@ -183,7 +184,8 @@ TEST_F(OptimizerStep, ReportsNormsByGroupAndClips) {
   gradients(model_.embedding)[0] = 3.0;
   gradients(model_.linear)[0] = 4.0;
   gradients(model_.gamma)[2] = 12.0;
-  optimizer_->step(ops_, 1.0);
+  optimizer_->set_rate(ops_, 1.0);
+  optimizer_->step(ops_);
   const OptimizerReport report = optimizer_->report(ops_);
   EXPECT_DOUBLE_EQ(report.grad_norm, 13.0);
   EXPECT_TRUE(report.finite);
@@ -202,7 +204,8 @@ TEST_F(OptimizerStep, ChangesNothingWhereAGradientIsNotFinite) {
   for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
     make(config);
     gradients(model_.linear)[3] = 1.0;
-    optimizer_->step(ops_, 1.0);
+    optimizer_->set_rate(ops_, 1.0);
+    optimizer_->step(ops_);
     const auto everything = [&] {
       std::vector<double> values;
       for (const Tensor& flat :
@@ -215,7 +218,8 @@ TEST_F(OptimizerStep, ChangesNothingWhereAGradientIsNotFinite) {
     const auto before = everything();
     gradients(model_.norm)[1] = bad;
     for (int i = 1; i <= 3; ++i) {
-      optimizer_->step(ops_, 1.0);
+      optimizer_->set_rate(ops_, 1.0);
+      optimizer_->step(ops_);
       const OptimizerReport report = optimizer_->report(ops_);
       EXPECT_FALSE(report.finite);
       EXPECT_EQ(report.applied_steps, 1);
@@ -224,7 +228,8 @@ TEST_F(OptimizerStep, ChangesNothingWhereAGradientIsNotFinite) {
     }
     EXPECT_EQ(everything(), before);
     optimizer_->zero_gradients(ops_);
-    optimizer_->step(ops_, 1.0);
+    optimizer_->set_rate(ops_, 1.0);
+    optimizer_->step(ops_);
     const OptimizerReport report = optimizer_->report(ops_);
     EXPECT_TRUE(report.finite);
     EXPECT_EQ(report.applied_steps, 2);
@@ -236,7 +241,8 @@ TEST_F(OptimizerStep, ChangesNothingWhereAGradientIsNotFinite) {
 TEST_F(OptimizerStep, RestoresTheCountsOfAReport) {
   make(plain_config());
   optimizer_->restore(ops_, {.applied_steps = 41, .skipped_steps = 7, .skipped_in_a_row = 2});
-  optimizer_->step(ops_, 1.0);
+  optimizer_->set_rate(ops_, 1.0);
+  optimizer_->step(ops_);
   const OptimizerReport report = optimizer_->report(ops_);
   EXPECT_EQ(report.applied_steps, 42);
   EXPECT_EQ(report.skipped_steps, 7);
@@ -253,7 +259,8 @@ TEST_F(OptimizerStep, PaddingStaysZero) {
       double* gradient = store_->gradients().as<double>() + parameter.offset;
       std::fill(gradient, gradient + parameter.shape.numel(), 0.5);
     }
-    optimizer_->step(ops_, 1.0);
+    optimizer_->set_rate(ops_, 1.0);
+    optimizer_->step(ops_);
   }
   std::vector<bool> is_padding(static_cast<size_t>(store_->master().numel()), true);
   for (const Parameter& parameter : model_.table.parameters()) {

@@ -53,7 +53,7 @@ class DryRun : public SmallRun {
         "trainer", std::vector<std::string>{"--config", config.string(), "--dry-run"} + more, 2);
     EXPECT_EQ(result.exit_code, 0) << result.output();
     EXPECT_LT(result.cpu_seconds, 2.0);
-    EXPECT_LT(result.peak_kib, 200 * 1024);
+    EXPECT_LT(result.peak_kib, 512 * 1024);  // the libraries alone take 220 MiB with cuBLASLt
     EXPECT_EQ(files(), before);
     for (const char* purpose : {"weights", "gradients", "optimizer moments", "workspace", "batches",
                                 "activations kept for backward"}) {

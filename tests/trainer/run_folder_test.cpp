@@ -49,10 +49,11 @@ TEST_F(RunFolder, HoldsMetricsOfEveryLoggedStep) {
       EXPECT_EQ(line["targets"], 6 * 32);
       continue;
     }
-    EXPECT_THAT(keys(line), ElementsAre("step", "split", "loss", "accuracy", "lr", "grad_norm",
-                                        "tokens_per_second", "seconds", "tokens", "skipped_steps",
-                                        "attention_out_rms", "attention_branch_rms",
-                                        "attention_row_sum", "layer_grad_norm"));
+    EXPECT_THAT(
+        keys(line),
+        ElementsAre("step", "split", "loss", "accuracy", "lr", "grad_norm", "tokens_per_second",
+                    "tflops", "seconds", "tokens", "skipped_steps", "attention_out_rms",
+                    "attention_branch_rms", "attention_row_sum", "layer_grad_norm"));
     EXPECT_EQ(line["attention_out_rms"].size(), 2u) << "one a layer";
     EXPECT_EQ(line["layer_grad_norm"].size(), 4u) << "embedding, layers, head";
     double squares = 0.0;
