@@ -51,6 +51,26 @@ std::vector<ModelConfig> all_models() {
       }
     }
   }
+  // One token, one head, and lengths that fill neither a tile of queries nor one of keys.
+  for (const auto& [seq_len, heads] : {std::pair{1, 1}, {67, 1}, {130, 3}}) {
+    for (const auto& kind : kEnumNames<AttentionKind>) {
+      ModelConfig model;
+      model.seq_len = seq_len;
+      model.vocab_size = 13;
+      model.layers = 1;
+      model.width = 12;
+      model.heads = heads;
+      model.mlp.hidden = 10;
+      model.attention.kind = kind.value;
+      model.attention.qk_norm = true;
+      // With a norm behind it, attention over one key would pass hardly any gradient to q and k.
+      model.norm.structure = seq_len > 1 ? NormStructure::hybrid : NormStructure::pre;
+      model.position.kind = PositionKind::alibi;
+      if (kind.value == AttentionKind::sigmoid) model.attention.bias.minus_log_seq_len = true;
+      // Softmax over one key is 1 whatever q and k are: nothing to compare.
+      if (seq_len > 1 || kind.value == AttentionKind::sigmoid) models.push_back(model);
+    }
+  }
   return models;
 }
 
@@ -60,9 +80,10 @@ std::string describe(const ModelConfig& model) {
       std::string(enum_name(model.norm.structure)) + "_" + std::string(enum_name(model.norm.kind)) +
       "_" + std::string(enum_name(model.attention.kind)) + "_" +
       std::string(enum_name(model.mlp.kind)) + "_" + std::string(enum_name(model.position.kind));
-  return text + flag(model.kv_heads < model.heads, "gqa") + flag(model.head_dim == 4, "headdim") +
-         flag(model.attention.causal, "causal") + flag(model.attention.window > 0, "window") +
-         flag(model.attention.qk_norm, "qknorm") +
+  text += "_" + std::to_string(model.seq_len) + "tokens_" + std::to_string(model.heads) + "heads";
+  return text + flag(model.kv_heads > 0 && model.kv_heads < model.heads, "gqa") +
+         flag(model.head_dim == 4, "headdim") + flag(model.attention.causal, "causal") +
+         flag(model.attention.window > 0, "window") + flag(model.attention.qk_norm, "qknorm") +
          flag(model.attention.learned_bias, "learnedbias") + flag(model.linear_bias, "bias") +
          flag(model.tied_embedding, "tied") + flag(model.layer_scale > 0, "layerscale") +
          flag(model.dropout > 0, "dropout") + flag(model.stochastic_depth > 0, "depth");
@@ -78,7 +99,7 @@ class Gradients : public ::testing::TestWithParam<ModelConfig> {
       for (size_t i = 0; i < weight.size(); ++i) weight[i] += noise[static_cast<int64_t>(i)];
     }
     rows_ = random_tokens(random_, GetParam(), batch);
-    rows_.targets[4] = -1;
+    rows_.targets[rows_.targets.size() / 2] = -1;
     counted_ = static_cast<double>(rows_.targets.size() - 1);
   }
 
