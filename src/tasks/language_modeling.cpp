@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include "data/fnv.h"
+#include "data/tokenizer.h"
 #include "ops/host_values.h"
 
 namespace sigtrain {
@@ -31,6 +32,9 @@ void LanguageModeling::open_data() {
   }
   VocabularyCheck check;
   check.model_vocab_size = config_.model.vocab_size;
+  // Else the mistake would show only when text is generated.
+  if (!config_.data.tokenizer.empty())
+    check.tokenizer_hash = make_tokenizer(config_.data.tokenizer)->hash();
   auto train = std::make_shared<const TokenCorpus>(config_.data.train, check);
   vocabulary_hash_ = train->vocabulary().hash;
   train_ = std::make_unique<ShuffledTokens>(train, train_shape, config_.train.seed);

@@ -21,7 +21,8 @@ class TrainerRuns : public ::testing::Test {
         (folder_ / name).string() + " --set 'data.train=[" + (folder_ / "data/train").string() +
         "]' --set 'data.validation=[" + (folder_ / "data/validation").string() +
         "]' --set model.seq_len=32 --set model.width=64 --set model.heads=2 --set model.layers=2"
-        " --set train.global_batch=4 --set train.micro_batch=2 --set train.steps=6"
+        " --set data.tokenizer=bytes --set train.global_batch=4 --set train.micro_batch=2 --set "
+        "train.steps=6"
         " --set schedule.warmup_steps=2 --set eval.sequences=4 --set checkpoint.every=0"
         " --set model.dropout=0.1 --set log.every=2 --set log.tensorboard=false " +
         settings);

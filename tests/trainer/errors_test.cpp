@@ -85,6 +85,10 @@ TEST_F(Errors, OfVocabulariesThatDoNotFit) {
   expect_error(
       train({"--set", "model.vocab_size=320", "--set", "data.validation=[other/validation]"}), 1,
       {"other/validation/shard_000000.tok", "made with another tokenizer"});
+  // The tokenizer that generate would use is not the one the shards were made with.
+  expect_error(
+      train({"--set", "model.vocab_size=320", "--set", "data.tokenizer=other/tokenizer.model"}), 1,
+      {"tokens/train/shard_000000.tok", "made with another tokenizer"});
   expect_error(train({"--set", "data.train=[tokens/train, other/train]"}), 1,
                {"other/train/shard_000000.tok", "tokenize both with the same tokenizer"});
 }

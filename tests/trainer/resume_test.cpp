@@ -179,7 +179,9 @@ TEST_F(Resume, WithAnotherModelSeedOrVocabularyIsRefused) {
   train_well({"--set", "model.vocab_size=300"});
   const auto refused = [&](const Words& changes, const std::string& message) {
     SCOPED_TRACE(changes.back());
-    expect_refused(train(Words{"--set", "model.vocab_size=300", "--resume", "auto"} + changes),
+    expect_refused(train(Words{"--set", "model.vocab_size=300", "--set", "data.tokenizer=''",
+                               "--resume", "auto"} +
+                         changes),
                    message);
   };
   refused(kSoftmaxTwin, "model.attention.kind sigmoid, this config says softmax");
