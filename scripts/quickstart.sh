@@ -49,6 +49,9 @@ fi
 
 # Waiting threads that spin cost little on an idle machine and nearly everything on a busy one.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+# The trainer ends in good order on Ctrl-C; without this the script would go on with the next step.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 for kind in sigmoid softmax; do
   say "Training with $kind attention"
   build/trainer --config "configs/lm_tiny_$kind.yaml" --device cpu --set data.tokenizer="$tokenizer"
