@@ -29,8 +29,9 @@ struct VisibleBand {
   }
 
   __device__ bool sees(int query, int key) const {
-    const int distance = query - key;
-    return distance >= low && distance <= high && key < keys;
+    // One unsigned comparison for both ends of [low, high].
+    return static_cast<unsigned>(query - key - low) <= static_cast<unsigned>(high - low) &&
+           key < keys;
   }
   /// Tiles of `key_tile` keys with a key visible from the queries [first, first + count).
   __device__ Interval key_tiles(int first, int count, int key_tile) const {

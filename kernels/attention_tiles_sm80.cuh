@@ -69,19 +69,24 @@ struct HeadRows {
 };
 
 /// Starts copying rows [first, first + Rows) into a tile; rows from `end` on become zeros, whatever
-/// memory holds there, so that no product ever sees them.
+/// memory holds there, so that no product ever sees them. To be called by threads 0 to Threads - 1:
+/// 8 neighbours copy 128 bytes of a row at a time (4 copy 64 where rows are no multiple of that),
+/// so that a thread has one address for each of its rows.
 template <int Rows, int Columns, int Threads>
 __device__ __forceinline__ void copy_rows_async(SharedAddress tile, const HeadRows& source,
                                                 int first, int end) {
   using Tile = SharedTile<Columns>;
-  static_assert(Rows * Tile::chunks % Threads == 0);
+  constexpr int row_threads = Columns % 64 == 0 ? 8 : 4, rows_at_once = Threads / row_threads;
+  static_assert(Rows % rows_at_once == 0);
+  const int thread_row = threadIdx.x / row_threads, thread_chunk = threadIdx.x % row_threads;
 #pragma unroll
-  for (int i = 0; i < Rows * Tile::chunks / Threads; ++i) {
-    const unsigned index = threadIdx.x + i * Threads;
-    const int row = index / Tile::chunks, chunk = index % Tile::chunks;
+  for (int i = 0; i < Rows; i += rows_at_once) {
+    const int row = i + thread_row;
     const bool valid = first + row < end;
-    copy_async_16(Tile::at(tile, row, chunk), source.row(valid ? first + row : 0) + chunk * 8,
-                  valid);
+    const __nv_bfloat16* from = source.row(valid ? first + row : 0) + thread_chunk * 8;
+#pragma unroll
+    for (int chunk = 0; chunk < Tile::chunks; chunk += row_threads)
+      copy_async_16(Tile::at(tile, row, chunk + thread_chunk), from + chunk * 8, valid);
   }
 }
 
