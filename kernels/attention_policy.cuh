@@ -64,6 +64,45 @@ struct LogitPosition {
   }
 };
 
+/// The backward pass has its logits transposed: element (m, n, e) is of key key + 16 m + 8 (e / 2)
+/// and query query + 8 n + e % 2.
+struct TransposedPosition {
+  int query, key;
+  __device__ bool visible(const VisibleBand& band, int m, int n, int e) const {
+    return band.sees(query + 8 * n + (e & 1), key + 16 * m + 8 * (e >> 1));
+  }
+  __device__ float distance(int m, int n, int e) const {
+    return static_cast<float>(query - key) +
+           static_cast<float>(8 * n + (e & 1) - 16 * m - 8 * (e >> 1));
+  }
+};
+
+/// Products q.k in, sigmoid weights out, 0 where the key is not visible.
+template <bool Masked, bool Alibi, int Rows, int Tiles, typename Position>
+__device__ __forceinline__ void sigmoid_of_products(float (&s)[Rows][Tiles][4],
+                                                    const LogitFactors& factors,
+                                                    const VisibleBand& band, const Position& at) {
+#pragma unroll
+  for (int n = 0; n < Tiles; ++n) {
+#pragma unroll
+    for (int m = 0; m < Rows; ++m) {
+#pragma unroll
+      for (int e = 0; e < 4; e += 2) {
+        float& s0 = s[m][n][e];
+        float& s1 = s[m][n][e + 1];
+        const float e0 = Alibi ? factors.exponent(s0, at.distance(m, n, e)) : factors.exponent(s0);
+        const float e1 =
+            Alibi ? factors.exponent(s1, at.distance(m, n, e + 1)) : factors.exponent(s1);
+        sigmoid_pair(e0, e1, s0, s1);
+        if (Masked) {
+          if (!at.visible(band, m, n, e)) s0 = 0.0f;
+          if (!at.visible(band, m, n, e + 1)) s1 = 0.0f;
+        }
+      }
+    }
+  }
+}
+
 /// Sigmoid: elementwise. No state but the sums of weights, for those who ask.
 template <int Rows>
 struct SigmoidPolicy {
@@ -80,26 +119,7 @@ struct SigmoidPolicy {
   __device__ void weigh(float (&s)[Rows][Tiles][4], float (&)[Rows][OutTiles][4],
                         const LogitFactors& factors, const VisibleBand& band,
                         const LogitPosition& at) {
-#pragma unroll
-    for (int n = 0; n < Tiles; ++n) {
-#pragma unroll
-      for (int m = 0; m < Rows; ++m) {
-#pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-          float& s0 = s[m][n][e];
-          float& s1 = s[m][n][e + 1];
-          const float e0 =
-              Alibi ? factors.exponent(s0, at.distance(m, n, e)) : factors.exponent(s0);
-          const float e1 =
-              Alibi ? factors.exponent(s1, at.distance(m, n, e + 1)) : factors.exponent(s1);
-          sigmoid_pair(e0, e1, s0, s1);
-          if (Masked) {
-            if (!at.visible(band, m, n, e)) s0 = 0.0f;
-            if (!at.visible(band, m, n, e + 1)) s1 = 0.0f;
-          }
-        }
-      }
-    }
+    sigmoid_of_products<Masked, Alibi>(s, factors, band, at);
     if (wants_sum) {
 #pragma unroll
       for (int m = 0; m < Rows; ++m)
@@ -201,52 +221,21 @@ struct SoftmaxPolicy {
   }
 };
 
-/// The backward pass has its logits transposed: element (m, n, e) is of key key + 16 m + 8 (e / 2)
-/// and query query + 8 n + e % 2.
-struct TransposedPosition {
-  int query, key;
-  __device__ bool visible(const VisibleBand& band, int m, int n, int e) const {
-    return band.sees(query + 8 * n + (e & 1), key + 16 * m + 8 * (e >> 1));
-  }
-  __device__ float distance(int m, int n, int e) const {
-    return static_cast<float>(query - key) +
-           static_cast<float>(8 * n + (e & 1) - 16 * m - 8 * (e >> 1));
-  }
-};
-
-/// Backward of sigmoid: dS = dP P (1 - P). Nothing but q, k, v and d_out is read.
+/// Backward of sigmoid: dS = P (1 - P) dP. Nothing but q, k, v and d_out is read.
 struct SigmoidGradient {
   static constexpr bool is_softmax = false;
   static constexpr float exponent_sign = -1.0f;
 
-  /// Products q.k and dP in, P and dS out.
+  /// Products q.k in, weights out.
   template <bool Masked, bool Alibi, int Rows, int Tiles>
-  __device__ static void differentiate(float (&p)[Rows][Tiles][4], float (&ds)[Rows][Tiles][4],
-                                       const LogitFactors& factors, const VisibleBand& band,
-                                       const TransposedPosition& at, SharedAddress) {
-#pragma unroll
-    for (int n = 0; n < Tiles; ++n) {
-#pragma unroll
-      for (int m = 0; m < Rows; ++m) {
-#pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-          float& p0 = p[m][n][e];
-          float& p1 = p[m][n][e + 1];
-          const float e0 =
-              Alibi ? factors.exponent(p0, at.distance(m, n, e)) : factors.exponent(p0);
-          const float e1 =
-              Alibi ? factors.exponent(p1, at.distance(m, n, e + 1)) : factors.exponent(p1);
-          sigmoid_pair(e0, e1, p0, p1);
-          if (Masked) {
-            if (!at.visible(band, m, n, e)) p0 = 0.0f;
-            if (!at.visible(band, m, n, e + 1)) p1 = 0.0f;
-          }
-          ds[m][n][e] *= fmaf(-p0, p0, p0);
-          ds[m][n][e + 1] *= fmaf(-p1, p1, p1);
-        }
-      }
-    }
+  __device__ static void weigh(float (&p)[Rows][Tiles][4], const LogitFactors& factors,
+                               const VisibleBand& band, const TransposedPosition& at,
+                               SharedAddress) {
+    sigmoid_of_products<Masked, Alibi>(p, factors, band, at);
   }
+  /// dS / (dP - offset), given the weight.
+  __device__ static float slope(float p) { return fmaf(-p, p, p); }
+  __device__ static float logit_gradient(float slope, float dp, float) { return slope * dp; }
 };
 
 /// Backward of softmax: dS = P (dP - D). `statistics` holds, for each query of the tile from query
@@ -256,9 +245,9 @@ struct SoftmaxGradient {
   static constexpr float exponent_sign = 1.0f;
 
   template <bool Masked, bool Alibi, int Rows, int Tiles>
-  __device__ static void differentiate(float (&p)[Rows][Tiles][4], float (&ds)[Rows][Tiles][4],
-                                       const LogitFactors& factors, const VisibleBand& band,
-                                       const TransposedPosition& at, SharedAddress statistics) {
+  __device__ static void weigh(float (&p)[Rows][Tiles][4], const LogitFactors& factors,
+                               const VisibleBand& band, const TransposedPosition& at,
+                               SharedAddress statistics) {
 #pragma unroll
     for (int n = 0; n < Tiles; ++n) {
       const float4 of = load_shared_float4(statistics + n * 64);
@@ -272,10 +261,13 @@ struct SoftmaxGradient {
               fmaf(value, factors.product,
                    Alibi ? fmaf(fabsf(at.distance(m, n, e)), factors.distance, offset) : offset));
           if (Masked && !at.visible(band, m, n, e)) value = 0.0f;
-          ds[m][n][e] = value * (ds[m][n][e] - (e & 1 ? of.w : of.y));
         }
       }
     }
+  }
+  __device__ static float slope(float p) { return p; }
+  __device__ static float logit_gradient(float slope, float dp, float dot) {
+    return slope * (dp - dot);
   }
 };
 

@@ -42,10 +42,9 @@ class BackwardLayout {
 /// How many (sequence, key head) pairs share the device at a time. A chain of blocks that work on
 /// neighbouring key tiles of one pair reads the same queries from L2 one after the other, but
 /// starts up one after the other too; so chains are as long as 1/8 of a pair's tiles, up to 4.
-int choose_pairs_at_once(int pairs, int key_tiles, int blocks_per_multiprocessor) {
+int choose_pairs_at_once(int pairs, int key_tiles) {
   const int chain = std::clamp(key_tiles / 8, 1, 4);
-  const int at_once =
-      std::max(device_limits().multiprocessors * blocks_per_multiprocessor / chain, 1);
+  const int at_once = std::max(device_limits().multiprocessors / chain, 1);
   return static_cast<int>(ceil_div(pairs, ceil_div(pairs, at_once)));
 }
 
@@ -55,8 +54,7 @@ void launch(const AttentionBackward& call, cudaStream_t stream) {
   const AttentionShape& shape = call.forward.shape;
   BackwardWork work = BackwardLayout(shape, Tiling::queries, Tiling::keys, call.workspace).work;
   const int pairs = shape.batch * shape.kv_heads;
-  work.pairs_at_once =
-      choose_pairs_at_once(pairs, work.key_tiles, Tiling::blocks_per_multiprocessor);
+  work.pairs_at_once = choose_pairs_at_once(pairs, work.key_tiles);
 
   const dim3 tiles(work.query_tiles, shape.heads, shape.batch);
   attention_backward_prepare_kernel<Gradient, HeadDim><<<tiles, 128, 0, stream>>>(call, work);

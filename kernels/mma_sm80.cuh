@@ -85,6 +85,11 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   return packed;
 }
 
+__device__ __forceinline__ float low_bf16(uint32_t packed) { return __uint_as_float(packed << 16); }
+__device__ __forceinline__ float high_bf16(uint32_t packed) {
+  return __uint_as_float(packed & 0xffff0000u);
+}
+
 __device__ __forceinline__ void store_shared(SharedAddress to, uint32_t value) {
   asm volatile("st.shared.u32 [%0], %1;\n" ::"r"(to), "r"(value) : "memory");
 }
@@ -103,6 +108,29 @@ __device__ __forceinline__ float4 load_shared_float4(SharedAddress from) {
                : "r"(from)
                : "memory");
   return v;
+}
+
+__device__ __forceinline__ void store_shared_16(SharedAddress to, const uint32_t (&v)[4]) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"r"(to), "r"(v[0]), "r"(v[1]),
+               "r"(v[2]), "r"(v[3])
+               : "memory");
+}
+__device__ __forceinline__ void load_shared_16(uint32_t (&v)[4], SharedAddress from) {
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(from)
+               : "memory");
+}
+
+/// Barriers among `threads` of a block, a multiple of 32; number 0 is __syncthreads(). What a
+/// thread did before it arrived is seen by all who wait.
+template <int Barrier, int Threads>
+__device__ __forceinline__ void arrive_at() {
+  asm volatile("bar.arrive %0, %1;\n" ::"n"(Barrier), "n"(Threads) : "memory");
+}
+template <int Barrier, int Threads>
+__device__ __forceinline__ void wait_at() {
+  asm volatile("bar.sync %0, %1;\n" ::"n"(Barrier), "n"(Threads) : "memory");
 }
 
 /// Sum over the lanes that differ in the bits of `Mask`, the same bits in each of them.
