@@ -3,10 +3,9 @@
 #pragma once
 
 #include <optional>
-#include <vector>
 
 #include "config/schema.h"
-#include "nn/block.h"
+#include "models/block_stack.h"
 #include "nn/context.h"
 
 namespace sigtrain {
@@ -34,30 +33,14 @@ class DecoderLm {
   const ModelConfig& config() const { return config_; }
 
  private:
-  /// What a pass keeps of its forward.
-  struct Pass {
-    BlockBuffers buffers;
-    std::vector<Block::Saved> blocks;  // empty blocks where their forward is run again
-    std::vector<Stream> inputs;        // of the blocks and of the final norm, in the same case
-    std::vector<Arena::Mark> marks;    // before each block
-    Norm::Saved final_norm;
-  };
-
-  /// Whole forward; without training, everything a block allocates is released behind it. Returns
-  /// the final norm's output.
-  Tensor forward(const Context& context, const Tensor& tokens, Pass& pass) const;
-  /// Memory for the block inputs of Recompute::block, beside the first, which is `stream`.
-  std::vector<Stream> allocate_inputs(const Context& context, const Stream& stream) const;
-  void backward_block(const Context& context, size_t layer, Pass& pass,
-                      StreamGradient& gradient) const;
+  /// Embedding and blocks. Returns the final norm's output.
+  Tensor forward(const Context& context, const Tensor& tokens, BlockStack::Pass& pass) const;
   Tensor head_weight(const Context& context) const;
 
   ModelConfig config_;
   ParameterId embedding_ = kNoParameter, positions_ = kNoParameter, head_ = kNoParameter;
-  std::vector<Block> blocks_;
-  std::optional<Norm> final_norm_;
-  DeviceMemory table_memory_;
-  SequenceInfo sequence_;
+  std::optional<BlockStack> stack_;
+  DeviceMemory sincos_memory_;
   Tensor sincos_;
 };
 
