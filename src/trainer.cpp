@@ -17,7 +17,7 @@
 #include "core/log.h"
 #include "ops/backend.h"
 #include "ops/planning_ops.h"
-#include "tasks/language_modeling.h"
+#include "tasks/make_task.h"
 #include "train/loop.h"
 #include "train/memory_plan.h"
 
@@ -99,23 +99,22 @@ void make_run_folder(const std::filesystem::path& folder,
 int run(const Arguments& arguments) {
   Config config = read_config(arguments.config, arguments.overrides);
   const std::unique_ptr<Ops> ops = make_backend(arguments.device);
-  if (config.model.vocab_size == 0) config.model.vocab_size = shard_vocab_size(config);
-  LanguageModeling task(config);
+  const std::unique_ptr<Task> task = make_task(config);
   PlanningOps planning(*ops);
-  task.prepare(planning);
-  const MemoryPlan plan = plan_run(config, task, *ops, !arguments.eval_only);
+  task->prepare(planning);
+  const MemoryPlan plan = plan_run(config, *task, *ops, !arguments.eval_only);
   if (arguments.dry_run) {
-    fmt::print("{}", describe_plan(plan, config, task));
+    fmt::print("{}", describe_plan(plan, config, *task));
     return 0;
   }
   const std::filesystem::path folder = run_dir(config.run);
   std::optional<CheckpointReader> checkpoint = find_checkpoint(arguments, folder);
-  task.open_data();
+  task->open_data();
   if (arguments.eval_only) {
     if (!checkpoint)
       throw UsageError("--eval-only: no checkpoint under {}; name one with --resume PATH",
                        (folder / "checkpoints").string());
-    evaluate_checkpoint(config, task, *ops, plan, *checkpoint);
+    evaluate_checkpoint(config, *task, *ops, plan, *checkpoint);
     return 0;
   }
   if (!checkpoint && arguments.resume == "auto")
@@ -123,10 +122,10 @@ int run(const Arguments& arguments) {
   make_run_folder(folder, checkpoint);
   init_log({.file = folder / "train.log"});
   spdlog::info("{}: {:.2f}M parameters, {} attention, {} on {} threads, {:.1f} MiB planned",
-               config.run.name, static_cast<double>(task.parameters().count()) * 1e-6,
+               config.run.name, static_cast<double>(task->parameters().count()) * 1e-6,
                config.model.attention.kind == AttentionKind::sigmoid ? "sigmoid" : "softmax",
                ops->name(), omp_get_max_threads(), static_cast<double>(plan.total()) / (1 << 20));
-  train(config, task, *ops, plan, {std::move(checkpoint), resume_command(arguments, folder)});
+  train(config, *task, *ops, plan, {std::move(checkpoint), resume_command(arguments, folder)});
   return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "config/enum_names.h"
 #include "config/reader.h"
 #include "core/log.h"
 #include "data/fnv.h"
@@ -61,6 +62,9 @@ class TextPrinter {
 int run(const Arguments& arguments) {
   const CheckpointReader checkpoint = open(arguments.checkpoint);
   const Config config = read_config((checkpoint.path() / "config.yaml").string(), {});
+  if (config.task != TaskKind::language_modeling)
+    throw UsageError("{} holds no language model but one for {}", checkpoint.path().string(),
+                     enum_name(config.task));
   const std::string spec =
       arguments.tokenizer.empty() ? config.data.tokenizer : arguments.tokenizer;
   if (spec.empty())

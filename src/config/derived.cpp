@@ -30,6 +30,11 @@ double attention_scale(const ModelConfig& model) {
   return model.attention.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim(model))));
 }
 
+int64_t image_tokens(const VisionConfig& vision) {
+  const int64_t side = vision.image_size / vision.patch_size;
+  return side * side + (vision.pool == ImagePool::class_token ? 1 : 0);
+}
+
 std::string run_dir(const RunConfig& run) { return run.dir.empty() ? "runs/" + run.name : run.dir; }
 
 }  // namespace sigtrain

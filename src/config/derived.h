@@ -26,6 +26,9 @@ double attention_bias(const ModelConfig& model);
 /// The factor of the attention logits: attention.scale, or 1/sqrt(head_dim).
 double attention_scale(const ModelConfig& model);
 
+/// Tokens of an image: its patches and, where one is pooled, the class token.
+int64_t image_tokens(const VisionConfig& vision);
+
 /// The folder of the run's results: dir, or runs/NAME.
 std::string run_dir(const RunConfig& run);
 

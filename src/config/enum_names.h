@@ -22,6 +22,11 @@ template <typename E>
 inline constexpr std::array<EnumName<E>, 0> kEnumNames{};
 
 template <>
+inline constexpr auto kEnumNames<TaskKind> =
+    std::array{EnumName{TaskKind::language_modeling, "language_modeling"},
+               EnumName{TaskKind::image_classification, "image_classification"}};
+
+template <>
 inline constexpr auto kEnumNames<AttentionKind> = std::array{
     EnumName{AttentionKind::sigmoid, "sigmoid"}, EnumName{AttentionKind::softmax, "softmax"}};
 
@@ -66,7 +71,18 @@ inline constexpr auto kEnumNames<Recompute> =
 
 template <>
 inline constexpr auto kEnumNames<DataSource> =
-    std::array{EnumName{DataSource::text, "text"}, EnumName{DataSource::synthetic, "synthetic"}};
+    std::array{EnumName{DataSource::text, "text"}, EnumName{DataSource::synthetic, "synthetic"},
+               EnumName{DataSource::image_folder, "image_folder"},
+               EnumName{DataSource::cifar10, "cifar10"}, EnumName{DataSource::idx, "idx"}};
+
+template <>
+inline constexpr auto kEnumNames<ImagePool> =
+    std::array{EnumName{ImagePool::class_token, "class_token"}, EnumName{ImagePool::mean, "mean"}};
+
+template <>
+inline constexpr auto kEnumNames<CropKind> =
+    std::array{EnumName{CropKind::none, "none"}, EnumName{CropKind::pad, "pad"},
+               EnumName{CropKind::resized, "resized"}};
 
 /// The name of an enumeration's value: enum_name(NormStructure::hybrid) is "hybrid".
 template <typename E>

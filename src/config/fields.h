@@ -99,9 +99,22 @@ inline constexpr auto kFields<MlpConfig> = std::tuple{
 };
 
 template <>
+inline constexpr auto kFields<VisionConfig> = std::tuple{
+    Field{"image_size", &VisionConfig::image_size, "pixels of a side", kSize},
+    Field{"channels", &VisionConfig::channels, "1: grey, 3: red, green, blue", Range{1.0, 3.0}},
+    Field{"patch_size", &VisionConfig::patch_size, "pixels of a patch's side", kSize},
+    Field{"classes", &VisionConfig::classes, "0: as the data says", kSizeOrZero},
+    Field{"pool", &VisionConfig::pool, "what the head reads: a token of its own, or the mean"},
+    Field{"frozen_patch_embedding", &VisionConfig::frozen_patch_embedding,
+          "leave the patch embedding as it was drawn"},
+};
+
+template <>
 inline constexpr auto kFields<ModelConfig> = std::tuple{
-    Field{"seq_len", &ModelConfig::seq_len, "tokens in a training sequence", kSize},
+    Field{"seq_len", &ModelConfig::seq_len,
+          "tokens in a training sequence; of images 0: as model.vision says", kSizeOrZero},
     Field{"vocab_size", &ModelConfig::vocab_size, "0: as the token shards say", kSizeOrZero},
+    Field{"vision", &ModelConfig::vision, ""},
     Field{"layers", &ModelConfig::layers, "blocks of attention and MLP", kSize},
     Field{"width", &ModelConfig::width, "size of the residual stream", kSize},
     Field{"heads", &ModelConfig::heads, "query heads", kSize},
@@ -151,6 +164,8 @@ inline constexpr auto kFields<OptimizerConfig> = std::tuple{
           "largest norm of the whole gradient; 0: no clipping", at_least(0)},
     Field{"ema_decay", &OptimizerConfig::ema_decay, "of the averaged weights; 0: none are kept",
           kProbability},
+    Field{"layer_decay", &OptimizerConfig::layer_decay,
+          "rate of a block over that of the next one (embedding first, head last)", kShare},
 };
 
 template <>
@@ -168,9 +183,10 @@ template <>
 inline constexpr auto kFields<TrainConfig> = std::tuple{
     Field{"steps", &TrainConfig::steps, "optimizer steps", at_least(1)},
     Field{"seed", &TrainConfig::seed, "of every random number of the run"},
-    Field{"micro_batch", &TrainConfig::micro_batch, "sequences in one forward and backward", kSize},
+    Field{"micro_batch", &TrainConfig::micro_batch,
+          "sequences or images in one forward and backward", kSize},
     Field{"global_batch", &TrainConfig::global_batch,
-          "sequences in one optimizer step, over all ranks", kSize},
+          "sequences or images in one optimizer step, over all ranks", kSize},
     Field{"max_bad_steps", &TrainConfig::max_bad_steps,
           "consecutive non-finite steps before the run stops", at_least(1)},
     Field{"recompute", &TrainConfig::recompute,
@@ -180,20 +196,60 @@ inline constexpr auto kFields<TrainConfig> = std::tuple{
 };
 
 template <>
+inline constexpr auto kFields<ImageDataConfig> = std::tuple{
+    Field{"mean", &ImageDataConfig::mean, "of the pixels in [0, 1], by channel"},
+    Field{"stddev", &ImageDataConfig::stddev, "likewise"},
+    Field{"eval_resize", &ImageDataConfig::eval_resize,
+          "evaluation: length of the shorter side before the centre crop; 0: as it is",
+          kSizeOrZero},
+    Field{"max_damaged", &ImageDataConfig::max_damaged,
+          "share of the images that may be damaged before the run stops", kRatio},
+};
+
+template <>
 inline constexpr auto kFields<DataConfig> = std::tuple{
-    Field{"source", &DataConfig::source, "token shards or generated sequences"},
-    Field{"train", &DataConfig::train, "token shards (*.tok), or folders of them"},
-    Field{"validation", &DataConfig::validation, "token shards (*.tok), or folders of them"},
+    Field{"source", &DataConfig::source, "what the paths below are, or generated data"},
+    Field{"train", &DataConfig::train,
+          "token shards (*.tok) or folders of them; an image folder, .bin or images-idx3 files"},
+    Field{"validation", &DataConfig::validation, "likewise"},
     Field{"tokenizer", &DataConfig::tokenizer, "the .model file or \"bytes\"; read by generate"},
     Field{"prefetch", &DataConfig::prefetch, "steps read ahead", kSize},
+    Field{"workers", &DataConfig::workers,
+          "threads that make batches of images; 0: one a processor", kSizeOrZero},
+    Field{"image", &DataConfig::image, ""},
+};
+
+template <>
+inline constexpr auto kFields<AugmentConfig> = std::tuple{
+    Field{"repeats", &AugmentConfig::repeats,
+          "neighbouring samples that are one image, each augmented in its own way", kSize},
+    Field{"crop", &AugmentConfig::crop,
+          "none; pad: a window of the image with a border; resized: a random part, resized"},
+    Field{"padding", &AugmentConfig::padding, "pad: pixels of border", kSizeOrZero},
+    Field{"smallest_area", &AugmentConfig::smallest_area,
+          "resized: smallest share of the image's area", kShare},
+    Field{"flip", &AugmentConfig::flip, "left to right, half of the time"},
+    Field{"randaugment_ops", &AugmentConfig::randaugment_ops,
+          "operations of RandAugment on each image; 0: none", kSizeOrZero},
+    Field{"randaugment_magnitude", &AugmentConfig::randaugment_magnitude, "their strength, of 30",
+          Range{0.0, 30.0}},
+    Field{"brightness", &AugmentConfig::brightness,
+          "colour jitter: a factor from [max(0, 1 - x), 1 + x]", at_least(0)},
+    Field{"contrast", &AugmentConfig::contrast, "likewise", at_least(0)},
+    Field{"saturation", &AugmentConfig::saturation, "likewise", at_least(0)},
+    Field{"hue", &AugmentConfig::hue, "turns by [-x, x] of the circle", Range{0.0, 0.5}},
+    Field{"erasing", &AugmentConfig::erasing, "probability that a rectangle is wiped out", kRatio},
+    Field{"mixup", &AugmentConfig::mixup, "alpha of the beta distribution; 0: none", at_least(0)},
+    Field{"cutmix", &AugmentConfig::cutmix, "likewise; with both, each step takes one or the other",
+          at_least(0)},
 };
 
 template <>
 inline constexpr auto kFields<EvalConfig> = std::tuple{
     Field{"every", &EvalConfig::every, "steps between evaluations; 0: only at the end",
           at_least(0)},
-    Field{"sequences", &EvalConfig::sequences, "at most this many validation sequences; 0: all",
-          at_least(0)},
+    Field{"sequences", &EvalConfig::sequences,
+          "at most this many validation sequences or images; 0: all", at_least(0)},
 };
 
 template <>
@@ -215,6 +271,7 @@ inline constexpr auto kFields<LogConfig> = std::tuple{
 
 template <>
 inline constexpr auto kFields<Config> = std::tuple{
+    Field{"task", &Config::task, "what is learned"},
     Field{"run", &Config::run, ""},
     Field{"model", &Config::model, ""},
     Field{"loss", &Config::loss, ""},
@@ -222,6 +279,7 @@ inline constexpr auto kFields<Config> = std::tuple{
     Field{"schedule", &Config::schedule, ""},
     Field{"train", &Config::train, ""},
     Field{"data", &Config::data, ""},
+    Field{"augment", &Config::augment, ""},
     Field{"eval", &Config::eval, ""},
     Field{"checkpoint", &Config::checkpoint, ""},
     Field{"log", &Config::log, ""},

@@ -63,7 +63,8 @@ class Reader {
     }
   }
 
-  void read_value(const Node& node, std::vector<std::string>& list, const std::string& path) {
+  template <typename Item>
+  void read_value(const Node& node, std::vector<Item>& list, const std::string& path) {
     if (!has_kind(node, NodeKind::list, path, expectation(list))) return;
     places_[path] = node.place;
     list.clear();

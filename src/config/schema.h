@@ -10,6 +10,8 @@
 
 namespace sigtrain {
 
+/// What is learned, and so which sections of the config a run reads.
+enum class TaskKind : uint8_t { language_modeling, image_classification };
 enum class AttentionKind : uint8_t { sigmoid, softmax };
 enum class NormKind : uint8_t { rmsnorm, layernorm };
 /// pre: x + f(norm(x)); post: norm(x + f(x)); hybrid: x + norm(f(norm(x))).
@@ -22,7 +24,13 @@ enum class ScheduleKind : uint8_t { constant, linear, cosine, wsd };
 /// What backward finds of a block's forward, and what it computes again. none: everything is kept;
 /// norms_and_activations: outputs of norms and activations are not; block: only its input is.
 enum class Recompute : uint8_t { none, norms_and_activations, block };
-enum class DataSource : uint8_t { text, synthetic };
+enum class DataSource : uint8_t { text, synthetic, image_folder, cifar10, idx };
+/// What stands for the whole image behind the last norm: the class token, or the mean of all
+/// patches (there is no class token then).
+enum class ImagePool : uint8_t { class_token, mean };
+/// How a training image gets the model's size. none: it has it; pad: a random window of the image
+/// with a border of zeros; resized: a random part of random shape, resized (Szegedy et al. 2015).
+enum class CropKind : uint8_t { none, pad, resized };
 
 /// The additive constant b of the attention logits: a number, or -log(seq_len).
 struct AttentionBias {
@@ -57,9 +65,20 @@ struct MlpConfig {
       0;  // 0: 8/3 width for swiglu and 4 width otherwise, rounded up to a multiple of 256
 };
 
+/// How images become tokens and tokens a class.
+struct VisionConfig {
+  int64_t image_size = 224;  // pixels of a side
+  int64_t channels = 3;
+  int64_t patch_size = 16;
+  int64_t classes = 0;  // 0: as the data says
+  ImagePool pool = ImagePool::class_token;
+  bool frozen_patch_embedding = false;
+};
+
 struct ModelConfig {
   int64_t seq_len = 256;
   int64_t vocab_size = 0;
+  VisionConfig vision;
   int64_t layers = 4;
   int64_t width = 256;
   int64_t heads = 4;
@@ -94,8 +113,9 @@ struct OptimizerConfig {
   RateScale rate_scale =
       RateScale::none;  // mup_simple: min(mup_base_width / width, 1) on every linear weight
   int64_t mup_base_width = 768;
-  double clip_norm = 1.0;  // of the global gradient; 0: no clipping
-  double ema_decay = 0.0;  // of the averaged weights; 0: none kept
+  double clip_norm = 1.0;    // of the global gradient; 0: no clipping
+  double ema_decay = 0.0;    // of the averaged weights; 0: none kept
+  double layer_decay = 1.0;  // rate of a group of layers over that of the group behind it
 };
 
 struct ScheduleConfig {
@@ -115,12 +135,40 @@ struct TrainConfig {
   bool cuda_graph = false;  // steps are captured once and replayed; the CPU goes on without
 };
 
+/// Of images as the model gets them: (value / 255 - mean) / stddev, by channel.
+struct ImageDataConfig {
+  std::vector<double> mean = {0.485, 0.456, 0.406};
+  std::vector<double> stddev = {0.229, 0.224, 0.225};
+  int64_t eval_resize = 0;  // shorter side before the centre crop; 0: images have the model's size
+  double max_damaged = 0.01;  // share of the images that may be unreadable
+};
+
 struct DataConfig {
   DataSource source = DataSource::text;
-  std::vector<std::string> train;       // token shards (*.tok), or folders of them
+  std::vector<std::string> train;       // token shards (*.tok), or folders of them; image sets
   std::vector<std::string> validation;  // likewise
   std::string tokenizer;                // the .model file, or "bytes"; read by generate
   int64_t prefetch = 4;                 // steps read ahead
+  int64_t workers = 0;                  // threads that make batches of images; 0: one a processor
+  ImageDataConfig image;
+};
+
+/// What training images go through, in this order.
+struct AugmentConfig {
+  int64_t repeats = 1;  // neighbouring samples that are one image, each augmented in its own way
+  CropKind crop = CropKind::none;
+  int64_t padding = 4;                // pad: pixels of border
+  double smallest_area = 0.08;        // resized: smallest share of the image's area
+  bool flip = false;                  // left to right, half of the time
+  int64_t randaugment_ops = 0;        // operations on each image (Cubuk et al. 2020); 0: none
+  int64_t randaugment_magnitude = 9;  // of 30
+  double brightness = 0.0;            // colour jitter: factors from [max(0, 1 - x), 1 + x]
+  double contrast = 0.0;
+  double saturation = 0.0;
+  double hue = 0.0;      // turns by [-x, x] of the circle
+  double erasing = 0.0;  // probability that a rectangle is wiped out (Zhong et al. 2020)
+  double mixup = 0.0;    // alpha of the beta distribution (Zhang et al. 2018); 0: none
+  double cutmix = 0.0;   // likewise (Yun et al. 2019); with both, a step takes either
 };
 
 struct EvalConfig {
@@ -146,6 +194,7 @@ struct RunConfig {
 };
 
 struct Config {
+  TaskKind task = TaskKind::language_modeling;
   RunConfig run;
   ModelConfig model;
   LossConfig loss;
@@ -153,6 +202,7 @@ struct Config {
   ScheduleConfig schedule;
   TrainConfig train;
   DataConfig data;
+  AugmentConfig augment;
   EvalConfig eval;
   CheckpointConfig checkpoint;
   LogConfig log;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "config/derived.h"
+#include "config/enum_names.h"
 #include "config/fields.h"
 #include "config/problem.h"
 #include "config/value_text.h"
@@ -27,6 +28,12 @@ class Checker {
     check_attention();
     check_steps();
     check_data();
+    if (config_.task == TaskKind::image_classification) {
+      check_vision();
+      check_image_data();
+    } else {
+      check_tokens();
+    }
     return std::move(found_);
   }
 
@@ -153,28 +160,139 @@ class Checker {
                     schedule.decay_fraction, train.steps, schedule.warmup_steps));
   }
 
+  bool is_for_images() const { return config_.task == TaskKind::image_classification; }
+
   void check_data() {
     const DataConfig& data = config_.data;
-    const bool text = data.source == DataSource::text;
+    const bool from_files = data.source != DataSource::synthetic;
+    const std::string_view what =
+        is_for_images() ? "image folders or files" : "token shards, or folders of them";
     const auto has_empty = [](const std::vector<std::string>& paths) {
       return std::find(paths.begin(), paths.end(), "") != paths.end();
     };
     forbid(
-        {"model.vocab_size", "data.source"}, [&] { return !text && config_.model.vocab_size == 0; },
-        "must be given for synthetic data, which has no shards to take it from");
+        {"data.source", "task"},
+        [&] { return from_files && is_for_images() == (data.source == DataSource::text); },
+        fmt::format("{} holds no data for task {}", enum_name(data.source),
+                    enum_name(config_.task)));
     forbid(
-        {"data.train", "data.source"}, [&] { return text && data.train.empty(); },
-        "must list token shards, or folders of them");
+        {"data.train", "data.source"}, [&] { return from_files && data.train.empty(); },
+        fmt::format("must list {}", what));
     forbid(
         {"data.train"}, [&] { return has_empty(data.train); }, "lists an empty path");
     forbid(
         {"data.validation", "eval.every", "data.source"},
-        [&] { return text && data.validation.empty() && config_.eval.every > 0; },
-        fmt::format("must list token shards, or folders of them, to evaluate every {} steps "
-                    "(eval.every)",
+        [&] { return from_files && data.validation.empty() && config_.eval.every > 0; },
+        fmt::format("must list {}, to evaluate every {} steps (eval.every)", what,
                     config_.eval.every));
     forbid(
         {"data.validation"}, [&] { return has_empty(data.validation); }, "lists an empty path");
+  }
+
+  // Of a task that reads tokens.
+  void check_tokens() {
+    forbid(
+        {"model.seq_len"}, [&] { return config_.model.seq_len == 0; },
+        "must be at least 1: only images have a number of tokens of their own");
+    forbid(
+        {"model.vocab_size", "data.source"},
+        [&] {
+          return config_.data.source == DataSource::synthetic && config_.model.vocab_size == 0;
+        },
+        "must be given for synthetic data, which has no shards to take it from");
+    forbid_changes(config_.model.vision, VisionConfig{}, "model.vision");
+    forbid_changes(config_.data.image, ImageDataConfig{}, "data.image");
+    forbid_changes(config_.augment, AugmentConfig{}, "augment");
+  }
+
+  // Sections that the task does not read may not say anything.
+  template <typename Section>
+  void forbid_changes(const Section& section, const Section& defaults, const std::string& path) {
+    for_each_field(section, [&](const auto& field, const auto& value) {
+      forbid(
+          {join_path(path, field.key), "task"}, [&] { return value != defaults.*field.member; },
+          fmt::format("has no effect on task {}", enum_name(config_.task)));
+    });
+  }
+
+  void check_vision() {
+    const ModelConfig& model = config_.model;
+    const VisionConfig& vision = model.vision;
+    forbid(
+        {"model.vision.channels"}, [&] { return vision.channels == 2; },
+        "must be 1 (grey) or 3 (red, green, blue)");
+    forbid(
+        {"model.vision.patch_size", "model.vision.image_size"},
+        [&] { return vision.image_size % vision.patch_size != 0; },
+        fmt::format("model.vision.image_size, {}, is not a multiple of {}", vision.image_size,
+                    vision.patch_size));
+    forbid(
+        {"model.seq_len", "model.vision.image_size", "model.vision.patch_size"},
+        [&] { return model.seq_len != 0 && model.seq_len != image_tokens(vision); },
+        fmt::format("must be {}, the tokens of an image, or 0", image_tokens(vision)));
+    forbid(
+        {"model.vision.classes", "data.source"},
+        [&] { return config_.data.source == DataSource::synthetic && vision.classes == 0; },
+        "must be given for synthetic data, which has none to count");
+    forbid(
+        {"model.attention.causal"}, [&] { return model.attention.causal; },
+        "must be false: patches of an image have no first and no last");
+    forbid(
+        {"model.position.kind"},
+        [&] {
+          return model.position.kind == PositionKind::rope ||
+                 model.position.kind == PositionKind::alibi;
+        },
+        "must be none, learned or sincos: the others know one dimension, not two");
+    forbid(
+        {"model.width", "model.position.kind"},
+        [&] { return model.position.kind == PositionKind::sincos && model.width % 4 != 0; },
+        fmt::format("sincos positions of images need a multiple of 4, not {}", model.width));
+    forbid(
+        {"model.vocab_size"}, [&] { return model.vocab_size != 0; },
+        "must be 0 for images: model.vision.classes is what their head needs");
+  }
+
+  void check_image_data() {
+    const VisionConfig& vision = config_.model.vision;
+    const ImageDataConfig& image = config_.data.image;
+    const AugmentConfig& augment = config_.augment;
+    for (const auto& [key, values] : {std::pair{"data.image.mean", &image.mean},
+                                      std::pair{"data.image.stddev", &image.stddev}}) {
+      forbid(
+          {key, "model.vision.channels"},
+          [&, list = values] { return static_cast<int64_t>(list->size()) != vision.channels; },
+          fmt::format("needs {} numbers, one a channel, and has {}", vision.channels,
+                      values->size()));
+    }
+    forbid(
+        {"data.image.stddev"},
+        [&] {
+          return std::any_of(image.stddev.begin(), image.stddev.end(),
+                             [](double x) { return !(x > 0.0); });
+        },
+        "must be greater than 0");
+    forbid(
+        {"data.image.eval_resize", "model.vision.image_size"},
+        [&] { return image.eval_resize != 0 && image.eval_resize < vision.image_size; },
+        fmt::format("is less than the {} pixels of model.vision.image_size that are cut from it",
+                    vision.image_size));
+    const auto forbid_on_grey = [&](const char* key, bool used) {
+      forbid(
+          {key, "model.vision.channels"}, [&] { return used && vision.channels != 3; },
+          "needs three channels");
+    };
+    forbid_on_grey("augment.saturation", augment.saturation > 0.0);
+    forbid_on_grey("augment.hue", augment.hue > 0.0);
+    forbid_on_grey("augment.randaugment_ops", augment.randaugment_ops > 0);
+    forbid(
+        {"train.global_batch", "augment.repeats"},
+        [&] { return config_.train.global_batch % augment.repeats != 0; },
+        fmt::format("{} is not a multiple of augment.repeats, {}", config_.train.global_batch,
+                    augment.repeats));
+    forbid(
+        {"loss.z_loss"}, [&] { return config_.loss.z_loss > 0.0; },
+        "is of large vocabularies: it has no effect on images");
   }
 
   const Config& config_;

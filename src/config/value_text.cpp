@@ -106,6 +106,7 @@ std::string expectation(const std::optional<double>&) {
   return fmt::format("a number or {}", kInverseSqrtHeadDim);
 }
 std::string expectation(const std::vector<std::string>&) { return "a list"; }
+std::string expectation(const std::vector<double>&) { return "a list of numbers"; }
 
 std::string parse_value(const Scalar& scalar, int64_t& out) { return parse_integer(scalar, out); }
 std::string parse_value(const Scalar& scalar, uint64_t& out) { return parse_integer(scalar, out); }

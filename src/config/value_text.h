@@ -28,6 +28,7 @@ std::string expectation(const std::string&);
 std::string expectation(const AttentionBias&);
 std::string expectation(const std::optional<double>&);
 std::string expectation(const std::vector<std::string>&);
+std::string expectation(const std::vector<double>&);
 
 /// Parses a scalar into `out`. Returns what is wrong, or an empty string; `out` is written only
 /// when nothing is. An integer may be written with an exponent where it is exact: 4e5 is 400000.

@@ -12,9 +12,10 @@
 namespace sigtrain {
 namespace {
 
-void emit(YAML::Emitter& out, const std::vector<std::string>& list) {
+template <typename Item>
+void emit(YAML::Emitter& out, const std::vector<Item>& list) {
   out << YAML::Flow << YAML::BeginSeq;
-  for (const std::string& item : list) out << item;
+  for (const Item& item : list) out << value_text(item);
   out << YAML::EndSeq;
 }
 
@@ -32,7 +33,12 @@ void emit(YAML::Emitter& out, const T& value) {
   }
 }
 
-std::string default_text(const std::vector<std::string>&) { return "[]"; }
+template <typename Item>
+std::string default_text(const std::vector<Item>& list) {
+  std::string text;
+  for (const Item& item : list) text += (text.empty() ? "" : ", ") + value_text(item);
+  return "[" + text + "]";
+}
 template <typename T>
 std::string default_text(const T& value) {
   const std::string text = value_text(value);

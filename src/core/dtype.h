@@ -7,12 +7,14 @@
 
 namespace sigtrain {
 
-enum class DType : uint8_t { none, f64, f32, bf16, i32, i64, u64 };
+enum class DType : uint8_t { none, f64, f32, bf16, i32, i64, u64, u8 };
 
 constexpr size_t size_of(DType dtype) {
   switch (dtype) {
     case DType::none:
       return 0;
+    case DType::u8:
+      return 1;
     case DType::bf16:
       return 2;
     case DType::f32:
@@ -42,6 +44,8 @@ constexpr std::string_view name_of(DType dtype) {
       return "i64";
     case DType::u64:
       return "u64";
+    case DType::u8:
+      return "u8";
   }
   return "?";
 }
@@ -69,6 +73,10 @@ constexpr DType dtype_of<int64_t>() {
 template <>
 constexpr DType dtype_of<uint64_t>() {
   return DType::u64;
+}
+template <>
+constexpr DType dtype_of<uint8_t>() {
+  return DType::u8;
 }
 
 }  // namespace sigtrain

@@ -43,7 +43,7 @@ ParameterId ParameterTable::add(std::string name, Shape shape, ParameterKind kin
     if (other.name == name) throw Error("two parameters are called {}", name);
   }
   const int group = static_cast<int>(groups_.size()) - 1;
-  parameters_.push_back({std::move(name), shape, kind, init, group, flat_size_});
+  parameters_.push_back({std::move(name), shape, kind, init, frozen_, group, flat_size_});
   count_ += shape.numel();
   flat_size_ +=
       (shape.numel() + kParameterAlignment - 1) / kParameterAlignment * kParameterAlignment;

@@ -27,8 +27,9 @@ struct Parameter {
   Shape shape;
   ParameterKind kind = ParameterKind::linear_weight;
   Initializer init;
-  int group = 0;       // index into ParameterTable::groups()
-  int64_t offset = 0;  // elements from the start of the flat buffers
+  bool frozen = false;  // never updated: it has no gradient and does not decay
+  int group = 0;        // index into ParameterTable::groups()
+  int64_t offset = 0;   // elements from the start of the flat buffers
 };
 
 class ParameterTable {
@@ -36,6 +37,8 @@ class ParameterTable {
   /// Parameters added from now on belong to this group (a layer); gradient norms are reported by
   /// group.
   void begin_group(std::string name);
+  /// Parameters added from now on are frozen, or not.
+  void set_frozen(bool frozen) { frozen_ = frozen; }
   ParameterId add(std::string name, Shape shape, ParameterKind kind, Initializer init);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
@@ -52,6 +55,7 @@ class ParameterTable {
  private:
   std::vector<Parameter> parameters_;
   std::vector<std::string> groups_;
+  bool frozen_ = false;
   int64_t count_ = 0;
   int64_t flat_size_ = 0;
 };

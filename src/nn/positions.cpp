@@ -34,6 +34,22 @@ std::vector<double> sincos_table(int64_t seq_len, int64_t width) {
   return angle_table(seq_len, width, 10000.0, sine, cosine);
 }
 
+std::vector<double> sincos_2d_table(int64_t side, int64_t width) {
+  const int64_t half = width / 2;
+  const std::vector<double> line = sincos_table(side, half);
+  std::vector<double> table;
+  table.reserve(static_cast<size_t>(side * side * width));
+  for (int64_t row = 0; row < side; ++row) {
+    for (int64_t column = 0; column < side; ++column) {
+      for (const int64_t coordinate : {column, row}) {
+        const auto start = line.begin() + coordinate * half;
+        table.insert(table.end(), start, start + half);
+      }
+    }
+  }
+  return table;
+}
+
 std::vector<double> alibi_slopes(int64_t heads) {
   const auto power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(heads)));
   std::vector<double> slopes;

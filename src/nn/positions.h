@@ -19,4 +19,8 @@ std::vector<double> alibi_slopes(int64_t heads);
 /// 2017).
 std::vector<double> sincos_table(int64_t seq_len, int64_t width);
 
+/// [side^2, width] for the patches of a square, row by row: (sincos of its column, sincos of its
+/// row), each of width / 2 (He et al. 2022, MAE). width is a multiple of 4.
+std::vector<double> sincos_2d_table(int64_t side, int64_t width);
+
 }  // namespace sigtrain

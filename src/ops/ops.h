@@ -96,6 +96,16 @@ enum LossSum : int {
   loss_sum_slots
 };
 
+/// Slots of the sums that classification_loss adds to.
+enum ClassificationSum : int {
+  class_sum_objective,
+  class_sum_nll,
+  class_sum_count,
+  class_sum_correct,
+  class_sum_correct_of_5,
+  class_sum_slots
+};
+
 /// Slots of the optimizer's control vector; it lives on the device so that a step never waits for
 /// the host.
 enum ControlSlot : int {
@@ -181,6 +191,29 @@ class Ops {
                                   const Tensor& dpositions /*optional, +=*/) = 0;
   virtual size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size,
                                               int64_t width) const;
+
+  // ---- images to tokens, tokens to sequences, sequences to a row
+  /// Unfolds images: row b P + p of y holds patch p (left to right, then down) of image b, by
+  /// channel, row and column of the patch, as PyTorch's convolution orders its weights. Each value
+  /// is factor x + offset of its channel.
+  virtual void image_patches(int64_t patch_size,
+                             const Tensor& images /*u8 [batch, H, W, channels]*/,
+                             const Tensor& factors /*[channels], accumulate_dtype*/,
+                             const Tensor& offsets /*likewise*/,
+                             const Tensor& y /*[batch P, channels patch_size^2]*/) = 0;
+  /// y[b] = (prefix, x[b]) + positions, for T = prefix tokens + S.
+  virtual void sequence_forward(const Tensor& prefix /*optional [T - S, C]*/,
+                                const Tensor& x /*[batch, S, C]*/,
+                                const Tensor& positions /*optional [T, C]*/,
+                                const Tensor& y /*[batch, T, C]*/) = 0;
+  virtual void sequence_backward(const Tensor& dy /*[batch, T, C]*/,
+                                 const Tensor& dx /*optional [batch, S, C]*/,
+                                 const Tensor& dprefix /*optional, +=*/,
+                                 const Tensor& dpositions /*optional, +=*/) = 0;
+  /// y[b] = the first token of x[b], or the mean of its tokens.
+  virtual void pool_forward(ImagePool pool, const Tensor& x /*[batch, T, C]*/,
+                            const Tensor& y /*[batch, C]*/) = 0;
+  virtual void pool_backward(ImagePool pool, const Tensor& dy, const Tensor& dx) = 0;
 
   // ---- linear: y = activation(x weight^T + bias)
   /// pre_activation receives x weight^T + bias for the backward pass; absent when activation is
@@ -277,6 +310,20 @@ class Ops {
   virtual size_t vocab_cross_entropy_workspace(const CrossEntropyDesc& desc, int64_t rows,
                                                int64_t width, int64_t vocab_size) const;
 
+  // ---- cross-entropy of few classes, against one class or a distribution over them
+  /// For each row whose label is not negative, adds to sums [class_sum_slots]: -targets . log p
+  /// (the objective; without targets nll), -log p[label], 1, and whether the label is the largest
+  /// and whether it is among the five largest logits (of equal ones the first is the larger).
+  /// d_logits (optional) gets the gradient of the objective times gradient_scale; zeros where the
+  /// label is negative.
+  virtual void classification_loss(double gradient_scale, const Tensor& logits /*[N, V]*/,
+                                   const Tensor& labels /*i32 [N]*/,
+                                   const Tensor& targets /*optional [N, V], accumulate_dtype; rows
+                                                           add up to 1*/
+                                   ,
+                                   const Tensor& sums, const Tensor& d_logits) = 0;
+  virtual size_t classification_loss_workspace(int64_t rows) const;
+
   // ---- randomness, from Philox at (stream, the step of set_random_step): nothing is kept for
   // backward
   /// y = kept ? x / (1 - p) : 0; the backward is the same call on gradients. y may be x. Element i
@@ -332,6 +379,7 @@ inline size_t Ops::vocab_cross_entropy_workspace(const CrossEntropyDesc&, int64_
                                                  int64_t) const {
   return 0;
 }
+inline size_t Ops::classification_loss_workspace(int64_t) const { return 0; }
 inline size_t Ops::reduction_workspace(int64_t) const { return 0; }
 
 }  // namespace sigtrain

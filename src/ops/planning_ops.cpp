@@ -132,6 +132,57 @@ void PlanningOps::embedding_backward(const Tensor& tokens, const Tensor& dy, con
   need_workspace(backend_.embedding_backward_workspace(dy.rows(), dweight.rows(), dy.columns()));
 }
 
+void PlanningOps::image_patches(int64_t patch_size, const Tensor& images, const Tensor& factors,
+                                const Tensor& offsets, const Tensor& y) {
+  expect(images, DType::u8, images.shape, "patches images");
+  const Shape& shape = images.shape;
+  if (shape.rank() != 4 || patch_size < 1 || shape[1] % patch_size != 0 ||
+      shape[2] % patch_size != 0) {
+    throw Error("patches images {} are no whole number of patches of {}", shape.to_string(),
+                patch_size);
+  }
+  expect(factors, accumulate_dtype(), {shape[3]}, "patches factors");
+  expect(offsets, accumulate_dtype(), {shape[3]}, "patches offsets");
+  expect(y, compute_dtype(),
+         {shape[0] * (shape[1] / patch_size) * (shape[2] / patch_size),
+          shape[3] * patch_size * patch_size},
+         "patches y");
+}
+
+void PlanningOps::check_sequence(const Tensor& prefix, const Tensor& x, const Tensor& positions,
+                                 const Tensor& y, DType parameters) const {
+  if (y.shape.rank() != 3)
+    throw Error("sequence y is {}, not batch by tokens by width", y.shape.to_string());
+  const int64_t batch = y.shape[0], tokens = y.shape[1], width = y.columns();
+  const int64_t prefix_tokens = prefix ? prefix.shape[0] : 0;
+  expect(y, compute_dtype(), {batch, tokens, width}, "sequence y");
+  expect_if(prefix, parameters, {prefix_tokens, width}, "sequence prefix");
+  expect_if(x, compute_dtype(), {batch, tokens - prefix_tokens, width}, "sequence x");
+  expect_if(positions, parameters, {tokens, width}, "sequence positions");
+}
+
+void PlanningOps::sequence_forward(const Tensor& prefix, const Tensor& x, const Tensor& positions,
+                                   const Tensor& y) {
+  if (!x) throw Error("sequence x is missing");
+  check_sequence(prefix, x, positions, y, compute_dtype());
+}
+
+void PlanningOps::sequence_backward(const Tensor& dy, const Tensor& dx, const Tensor& dprefix,
+                                    const Tensor& dpositions) {
+  check_sequence(dprefix, dx, dpositions, dy, accumulate_dtype());
+}
+
+void PlanningOps::pool_forward(ImagePool, const Tensor& x, const Tensor& y) {
+  if (x.shape.rank() != 3)
+    throw Error("pool x is {}, not batch by tokens by width", x.shape.to_string());
+  expect(x, compute_dtype(), x.shape, "pool x");
+  expect(y, compute_dtype(), {x.shape[0], x.columns()}, "pool y");
+}
+
+void PlanningOps::pool_backward(ImagePool pool, const Tensor& dy, const Tensor& dx) {
+  pool_forward(pool, dx, dy);
+}
+
 void PlanningOps::linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                  Activation activation, const Tensor& pre_activation,
                                  const Tensor& y) {
@@ -303,6 +354,17 @@ void PlanningOps::vocab_cross_entropy(const CrossEntropyDesc& desc, const Tensor
 }
 
 // ---- randomness, reductions, optimizer
+
+void PlanningOps::classification_loss(double, const Tensor& logits, const Tensor& labels,
+                                      const Tensor& targets, const Tensor& sums,
+                                      const Tensor& d_logits) {
+  expect(logits, compute_dtype(), {logits.rows(), logits.columns()}, "classification logits");
+  expect(labels, DType::i32, {logits.rows()}, "classification labels");
+  expect_if(targets, accumulate_dtype(), logits.shape, "classification targets");
+  expect(sums, accumulate_dtype(), {class_sum_slots}, "classification sums");
+  expect_if(d_logits, compute_dtype(), logits.shape, "classification d_logits");
+  need_workspace(backend_.classification_loss_workspace(logits.rows()));
+}
 
 void PlanningOps::dropout(const RandomStream&, double, const Tensor& x, const Tensor& y) {
   expect(x, compute_dtype(), x.shape, "dropout x");

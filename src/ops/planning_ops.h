@@ -36,6 +36,14 @@ class PlanningOps final : public Ops {
                          const Tensor& y) override;
   void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
                           const Tensor& dpositions) override;
+  void image_patches(int64_t patch_size, const Tensor& images, const Tensor& factors,
+                     const Tensor& offsets, const Tensor& y) override;
+  void sequence_forward(const Tensor& prefix, const Tensor& x, const Tensor& positions,
+                        const Tensor& y) override;
+  void sequence_backward(const Tensor& dy, const Tensor& dx, const Tensor& dprefix,
+                         const Tensor& dpositions) override;
+  void pool_forward(ImagePool pool, const Tensor& x, const Tensor& y) override;
+  void pool_backward(ImagePool pool, const Tensor& dy, const Tensor& dx) override;
   void linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       Activation activation, const Tensor& pre_activation,
                       const Tensor& y) override;
@@ -71,6 +79,9 @@ class PlanningOps final : public Ops {
   void vocab_cross_entropy(const CrossEntropyDesc& desc, const Tensor& x, const Tensor& weight,
                            const Tensor& targets, const Tensor& sums, const Tensor& dx,
                            const Tensor& dweight) override;
+  void classification_loss(double gradient_scale, const Tensor& logits, const Tensor& labels,
+                           const Tensor& targets, const Tensor& sums,
+                           const Tensor& d_logits) override;
   void dropout(const RandomStream& stream, double p, const Tensor& x, const Tensor& y) override;
   void stochastic_depth(const RandomStream& stream, double p, const Tensor& scale) override;
   void root_mean_square(const Tensor& x, const Tensor& result) override;
@@ -92,6 +103,8 @@ class PlanningOps final : public Ops {
   void expect_heads(const HeadsView& view, const AttentionDesc& desc, int64_t heads,
                     std::string_view what) const;
   void check_attention(const AttentionDesc& desc, const AttentionInputs& inputs) const;
+  void check_sequence(const Tensor& prefix, const Tensor& x, const Tensor& positions,
+                      const Tensor& y, DType parameters) const;
   void check_linear(const Tensor& x, const Tensor& weight, const Tensor& y) const;
 
   const Ops& backend_;

@@ -18,7 +18,7 @@ class LanguageModeling final : public Task {
   explicit LanguageModeling(const Config& config);
 
   /// Opens the token shards. Throws what TokenCorpus throws.
-  void open_data();
+  void open_data() override;
 
   const ParameterTable& parameters() const override { return table_; }
   int64_t layers() const override { return config_.model.layers; }

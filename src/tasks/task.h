@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 
 #include "nn/context.h"
@@ -15,11 +16,15 @@ struct LossReport {
   double objective = 0.0;  // what is differentiated
   double accuracy = 0.0;   // share of targets with the largest logit
   int64_t targets = 0;
+  std::optional<double> top5{};  // share of targets among the five largest logits
 };
 
 class Task {
  public:
   virtual ~Task() = default;
+
+  /// Opens what config.data names; call once, before begin_step and evaluate.
+  virtual void open_data() = 0;
 
   virtual const ParameterTable& parameters() const = 0;
   /// Layers that write diagnostics.

@@ -108,7 +108,7 @@ class TrainingRun {
       ProgressValues shown;
       shown.step = progress_.step;
       if (is_logged) log_step(shown);
-      if (evaluates) shown.validation_loss = log_evaluation();
+      if (evaluates) log_evaluation(shown);
       if (is_logged) {
         progress.log(shown, clock_.seconds());
       } else {
@@ -212,7 +212,7 @@ class TrainingRun {
   void log_step(ProgressValues& shown) {
     const LossReport loss = task_.step_report(ops_);
     const double interval = interval_.seconds() - held_;
-    const double tokens_per_second =
+    const double units_per_second =
         static_cast<double>((progress_.step - interval_start_) * task_.units_per_step()) / interval;
     const double factor = schedule_factor(config_.schedule, config_.train.steps, progress_.step);
     MetricsRecord line;
@@ -221,14 +221,15 @@ class TrainingRun {
     line.add("loss", loss.loss);
     if (loss.objective != loss.loss) line.add("objective", loss.objective);
     line.add("accuracy", loss.accuracy);
+    if (loss.top5) line.add("top5", *loss.top5);
     line.add("lr", config_.optimizer.learning_rate * factor);
     line.add("grad_norm", report_.grad_norm);
-    line.add("tokens_per_second", tokens_per_second);
-    const double tflops = tokens_per_second * plan_.flops_per_unit * 1e-12;
+    line.add(fmt::format("{}s_per_second", task_.unit()), units_per_second);
+    const double tflops = units_per_second * plan_.flops_per_unit * 1e-12;
     line.add("tflops", tflops);
     if (config_.log.peak_tflops > 0.0) line.add("mfu", tflops / config_.log.peak_tflops);
     line.add("seconds", total_seconds());
-    line.add("tokens", progress_.step * task_.units_per_step());
+    line.add(fmt::format("{}s", task_.unit()), progress_.step * task_.units_per_step());
     line.add("skipped_steps", report_.skipped_steps);
     if (config_.log.diagnostics) {
       const auto by_diagnostic = memory_.diagnostics.read(ops_);
@@ -242,14 +243,15 @@ class TrainingRun {
     shown.loss = loss.loss;
     shown.lr = config_.optimizer.learning_rate * factor;
     shown.grad_norm = report_.grad_norm;
-    shown.tokens_per_second = tokens_per_second;
+    shown.units_per_second = units_per_second;
+    shown.unit = task_.unit();
     // On a CPU without a peak to compare with it is a small number that tells nothing.
     if (ops_.name() != "cpu" || config_.log.peak_tflops > 0.0) shown.tflops = tflops;
     if (config_.log.peak_tflops > 0.0) shown.mfu = tflops / config_.log.peak_tflops;
     restart_interval();
   }
 
-  double log_evaluation() {
+  void log_evaluation(ProgressValues& shown) {
     const double before = interval_.seconds();
     Context evaluation = context(false, false);
     const LossReport loss = task_.evaluate(evaluation);
@@ -258,17 +260,23 @@ class TrainingRun {
     line.split = "validation";
     line.add("loss", loss.loss);
     line.add("accuracy", loss.accuracy);
+    if (loss.top5) line.add("top5", *loss.top5);
     line.add("targets", loss.targets);
     if (memory_.parameters.average()) {
       memory_.parameters.use_average(ops_);
-      line.add("loss_ema", task_.evaluate(evaluation).loss);
+      const LossReport average = task_.evaluate(evaluation);
       memory_.parameters.use_weights(ops_);
+      line.add("loss_ema", average.loss);
+      line.add("accuracy_ema", average.accuracy);
+      if (average.top5) line.add("top5_ema", *average.top5);
     }
     line.add("seconds", total_seconds());
-    line.add("tokens", progress_.step * task_.units_per_step());
+    line.add(fmt::format("{}s", task_.unit()), progress_.step * task_.units_per_step());
     record(line);
+    shown.validation_loss = loss.loss;
+    // Of tokens the loss says more.
+    if (loss.top5) shown.validation_accuracy = loss.accuracy;
     held_ += interval_.seconds() - before;
-    return loss.loss;
   }
 
   void save() {
@@ -306,7 +314,7 @@ class TrainingRun {
   std::unique_ptr<CapturedWork> graph_;
   int64_t graph_targets_ = 0;
   Stopwatch clock_;
-  // Tokens a second are of training alone: since the last logged step, less evaluations and
+  // Units a second are of training alone: since the last logged step, less evaluations and
   // checkpoints.
   Stopwatch interval_;
   int64_t interval_start_ = 0;
@@ -323,8 +331,7 @@ void train(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
 void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
                          const CheckpointReader& checkpoint) {
   if (!task.has_validation())
-    throw UsageError(
-        "--eval-only: there is no validation data: list token shards in data.validation");
+    throw UsageError("--eval-only: there is no validation data: list some in data.validation");
   check_same_model(checkpoint, config);
   task.check_data_state(checkpoint.state().data_position);
   RunMemory memory(config, task, ops, plan, false);
@@ -332,9 +339,11 @@ void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, const Memor
   const auto evaluate = [&](bool average) {
     load_weights(checkpoint, ops, memory.parameters, average);
     const LossReport loss = task.evaluate(context);
-    spdlog::info("{}{}: validation loss {:.5f}, perplexity {:.3f}, accuracy {:.4f} over {} targets",
-                 checkpoint.path().string(), average ? " (averaged weights)" : "", loss.loss,
-                 std::exp(loss.loss), loss.accuracy, loss.targets);
+    const std::string more = loss.top5 ? fmt::format("top-5 {:.4f}", *loss.top5)
+                                       : fmt::format("perplexity {:.3f}", std::exp(loss.loss));
+    spdlog::info("{}{}: validation loss {:.5f}, {}, accuracy {:.4f} over {} targets",
+                 checkpoint.path().string(), average ? " (averaged weights)" : "", loss.loss, more,
+                 loss.accuracy, loss.targets);
   };
   evaluate(false);
   if (config.optimizer.ema_decay > 0.0) evaluate(true);

@@ -58,7 +58,8 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
   if (training) {
     task.micro_step(context, 0);
     plan.flops_per_unit = model_flops(config, task, backend, parameters) /
-                          static_cast<double>(config.train.micro_batch * task.seq_len());
+                          (static_cast<double>(config.train.micro_batch * task.units_per_step()) /
+                           static_cast<double>(config.train.global_batch));
     Optimizer optimizer(parameters, ops, config.optimizer, config.model.width);
     optimizer.step(ops);
   }

@@ -16,8 +16,8 @@ struct MemoryPlan {
   size_t arena = 0;
   Arena::ByPurpose arena_by_purpose{};
   size_t workspace = 0;
-  // Matrix products of the model's forward and backward for one token; not those done again for
-  // train.recompute.
+  // Matrix products of the model's forward and backward for one unit of the task; not those done
+  // again for train.recompute.
   double flops_per_unit = 0.0;
 
   size_t parameters() const { return weights + compute_weights + gradients + moments + average; }
@@ -32,7 +32,7 @@ ParameterBuffers parameter_buffers(const Config& config, bool training);
 /// prepared with a planning backend or with `backend`.
 MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training);
 
-/// What --dry-run prints: parameters by layer, bytes by purpose, FLOPs a token.
+/// What --dry-run prints: parameters by layer, bytes by purpose, FLOPs a unit.
 std::string describe_plan(const MemoryPlan& plan, const Config& config, const Task& task);
 
 /// "512 B", "1.50 GiB".

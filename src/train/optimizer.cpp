@@ -8,7 +8,8 @@
 namespace sigtrain {
 namespace {
 
-AdamWDesc describe(const Parameter& parameter, const OptimizerConfig& config, int64_t width) {
+AdamWDesc describe(const Parameter& parameter, const OptimizerConfig& config, int64_t width,
+                   int groups) {
   AdamWDesc desc{config.beta1, config.beta2,        config.eps,
                  1.0,          config.weight_decay, config.decay_mode};
   const bool is_matrix =
@@ -19,6 +20,8 @@ AdamWDesc describe(const Parameter& parameter, const OptimizerConfig& config, in
     desc.rate_scale =
         std::min(static_cast<double>(config.mup_base_width) / static_cast<double>(width), 1.0);
   }
+  desc.rate_scale *= std::pow(config.layer_decay, groups - 1 - parameter.group);
+  if (parameter.frozen) desc.rate_scale = desc.weight_decay = 0.0;
   return desc;
 }
 
@@ -30,9 +33,10 @@ bool same_settings(const AdamWDesc& a, const AdamWDesc& b) {
 
 std::vector<OptimizerRange> optimizer_ranges(const ParameterTable& table,
                                              const OptimizerConfig& config, int64_t width) {
+  const auto groups = static_cast<int>(table.groups().size());
   std::vector<OptimizerRange> ranges;
   for (const Parameter& parameter : table.parameters()) {
-    const AdamWDesc desc = describe(parameter, config, width);
+    const AdamWDesc desc = describe(parameter, config, width, groups);
     if (ranges.empty() || !same_settings(ranges.back().desc, desc)) {
       if (!ranges.empty()) ranges.back().end = parameter.offset;
       ranges.push_back({parameter.offset, table.flat_size(), desc});

@@ -18,7 +18,8 @@ struct OptimizerRange {
 
 /// How the parameters of a table are updated. mup_simple scales linear weights by
 /// min(mup_base_width / width, 1); norms, biases and LayerScale decay only with
-/// decay_norms_and_biases.
+/// decay_norms_and_biases. The rate of each group is layer_decay times that of the next (Bao et al.
+/// 2022, BEiT); frozen parameters stay as they are.
 std::vector<OptimizerRange> optimizer_ranges(const ParameterTable& table,
                                              const OptimizerConfig& config, int64_t width);
 

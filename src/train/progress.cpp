@@ -28,10 +28,13 @@ std::vector<std::string> fields(const ProgressValues& values) {
       fmt::format("step {}/{}", with_thousands(values.step), with_thousands(values.total_steps))};
   if (values.loss) out.push_back(fmt::format("loss {:.4f}", *values.loss));
   if (values.validation_loss) out.push_back(fmt::format("val {:.4f}", *values.validation_loss));
+  if (values.validation_accuracy)
+    out.push_back(fmt::format("acc {:.2f}%", *values.validation_accuracy * 100.0));
   if (values.lr) out.push_back(fmt::format("lr {:.2e}", *values.lr));
   if (values.grad_norm) out.push_back(fmt::format("grad {:.3g}", *values.grad_norm));
-  if (values.tokens_per_second) {
-    out.push_back(format_count(*values.tokens_per_second) + " tok/s");
+  if (values.units_per_second) {
+    const std::string_view unit = values.unit == "token" ? "tok" : values.unit;
+    out.push_back(fmt::format("{} {}/s", format_count(*values.units_per_second), unit));
   }
   if (values.tflops) out.push_back(format_count(*values.tflops) + " TFLOP/s");
   if (values.mfu) out.push_back(fmt::format("{:.1f}% MFU", *values.mfu * 100.0));
@@ -119,6 +122,8 @@ ProgressValues Progress::complete(ProgressValues values, double seconds) {
   values.total_steps = total_steps_;
   if (values.validation_loss) validation_loss_ = values.validation_loss;
   values.validation_loss = validation_loss_;
+  if (values.validation_accuracy) validation_accuracy_ = values.validation_accuracy;
+  values.validation_accuracy = validation_accuracy_;
   if (seconds_per_step_) {
     values.seconds_left = *seconds_per_step_ * static_cast<double>(total_steps_ - values.step);
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace sigtrain {
 
@@ -11,7 +12,9 @@ namespace sigtrain {
 struct ProgressValues {
   int64_t step = 0;
   int64_t total_steps = 0;
-  std::optional<double> loss{}, validation_loss{}, lr{}, grad_norm{}, tokens_per_second{};
+  std::optional<double> loss{}, validation_loss{}, validation_accuracy{}, lr{}, grad_norm{};
+  std::optional<double> units_per_second{};
+  std::string_view unit = "token";
   std::optional<double> tflops{}, mfu{};  // of the model; share of the hardware's peak
   std::optional<double> seconds_left{};
 };
@@ -37,8 +40,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   /// Call it after every step, with `seconds` since this process began to train. Fills in
-  /// total_steps, the time left and the last validation loss; moves the live line, at most ten
-  /// times a second.
+  /// total_steps, the time left and what the last evaluation found; moves the live line, at most
+  /// ten times a second.
   void update(ProgressValues values, double seconds);
   /// Also writes the line to the log where that is no terminal.
   void log(ProgressValues values, double seconds);
@@ -50,7 +53,7 @@ class Progress {
   int64_t last_step_;
   std::optional<double> last_seconds_, shown_at_;
   std::optional<double> seconds_per_step_;  // smoothed
-  std::optional<double> validation_loss_;
+  std::optional<double> validation_loss_, validation_accuracy_;
 };
 
 }  // namespace sigtrain

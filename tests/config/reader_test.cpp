@@ -96,7 +96,8 @@ const Bad kBadFiles[] = {
      "own, "
      "indented)"},
     {"merge_key", "model:\n  <<: {layers: 3}\n",
-     "a.yaml:7: model.<<: unknown key (known here: seq_len, vocab_size, layers, width, heads, "
+     "a.yaml:7: model.<<: unknown key (known here: seq_len, vocab_size, vision, layers, width, "
+     "heads, "
      "kv_heads, head_dim, attention, norm, position, mlp, linear_bias, tied_embedding, dropout, "
      "stochastic_depth, layer_scale)"},
     {"text_for_integer", "model: {layers: abc}\n",
@@ -180,7 +181,8 @@ const Bad kBadFiles[] = {
      "a.yaml:6: model.layers: expects an integer, got "
      "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"},
     {"base_in_a_section", "model: {base: x.yaml}\n",
-     "a.yaml:6: model.base: unknown key (known here: seq_len, vocab_size, layers, width, heads, "
+     "a.yaml:6: model.base: unknown key (known here: seq_len, vocab_size, vision, layers, width, "
+     "heads, "
      "kv_heads, head_dim, attention, norm, position, mlp, linear_bias, tied_embedding, dropout, "
      "stochastic_depth, layer_scale)"},
     {"missing_base", "base: no/such.yaml\n",

@@ -17,7 +17,7 @@ TEST(Validate, RefusesValuesOutOfRange) {
   ConfigFiles files;
   files.write("a.yaml", kGood);
   const std::vector<std::pair<std::string, std::string>> table = {
-      {"model.seq_len=0", "must be in [1, 16777216], is 0"},
+      {"model.seq_len=0", "must be at least 1: only images have a number of tokens of their own"},
       {"model.layers=0", "must be in [1, 16777216], is 0"},
       {"model.heads=0", "must be in [1, 16777216], is 0"},
       {"model.width=99999999999", "must be in [1, 16777216], is 99999999999"},
@@ -86,6 +86,83 @@ TEST(Validate, RefusesImpossibleCombinations) {
   for (const auto& [overrides, message] : table) {
     EXPECT_EQ(files.error("a.yaml", overrides), "--set " + overrides[0] + ": " + message);
   }
+}
+
+// A valid classifier of images, in fewer keys than its files have.
+constexpr const char* kImages =
+    "task: image_classification\n"
+    "run: {name: x}\n"
+    "model:\n"
+    "  seq_len: 0\n"
+    "  vision: {image_size: 32, patch_size: 4, classes: 10}\n"
+    "  attention: {causal: false}\n"
+    "  position: {kind: sincos}\n"
+    "data: {source: image_folder, train: [a], validation: [b]}\n";
+
+TEST(Validate, RefusesImpossibleImages) {
+  ConfigFiles files;
+  files.write("a.yaml", kImages);
+  EXPECT_EQ(files.error("a.yaml"), "");
+  const std::vector<std::pair<std::vector<std::string>, std::string>> table = {
+      {{"model.vision.channels=2"}, "must be 1 (grey) or 3 (red, green, blue)"},
+      {{"model.vision.patch_size=5"}, "model.vision.image_size, 32, is not a multiple of 5"},
+      {{"model.seq_len=64"}, "must be 65, the tokens of an image, or 0"},
+      {{"model.seq_len=65", "model.vision.pool=mean"}, "must be 64, the tokens of an image, or 0"},
+      {{"model.vision.classes=0", "data.source=synthetic"},
+       "must be given for synthetic data, which has none to count"},
+      {{"model.attention.causal=true"},
+       "must be false: patches of an image have no first and no last"},
+      {{"model.position.kind=rope"},
+       "must be none, learned or sincos: the others know one dimension, not two"},
+      {{"model.position.kind=alibi"},
+       "must be none, learned or sincos: the others know one dimension, not two"},
+      {{"model.width=258", "model.heads=3"},
+       "sincos positions of images need a multiple of 4, not 258"},
+      {{"model.vocab_size=7"},
+       "must be 0 for images: model.vision.classes is what their head needs"},
+      {{"data.image.mean=[0.5]"}, "needs 3 numbers, one a channel, and has 1"},
+      {{"data.image.stddev=[1, 1, 1, 1]"}, "needs 3 numbers, one a channel, and has 4"},
+      {{"data.image.stddev=[1, 0, 1]"}, "must be greater than 0"},
+      {{"data.image.eval_resize=31"},
+       "is less than the 32 pixels of model.vision.image_size that are cut from it"},
+      {{"data.source=text"}, "text holds no data for task image_classification"},
+      {{"data.train=[]"}, "must list image folders or files"},
+      {{"data.validation=[]"},
+       "must list image folders or files, to evaluate every 100 steps (eval.every)"},
+      {{"train.global_batch=8", "augment.repeats=3"}, "8 is not a multiple of augment.repeats, 3"},
+      {{"loss.z_loss=0.1"}, "is of large vocabularies: it has no effect on images"},
+      {{"augment.mixup=-1"}, "must be at least 0, is -1"},
+      {{"augment.hue=0.6"}, "must be in [0, 0.5], is 0.6"},
+      {{"data.image.max_damaged=2"}, "must be in [0, 1], is 2"},
+  };
+  for (const auto& [overrides, message] : table) {
+    EXPECT_EQ(files.error("a.yaml", overrides), "--set " + overrides[0] + ": " + message);
+  }
+  const std::vector<std::string> grey = {"model.vision.channels=1", "data.image.mean=[0.5]",
+                                         "data.image.stddev=[0.5]"};
+  EXPECT_EQ(files.error("a.yaml", grey), "");
+  for (const char* key : {"saturation=0.1", "hue=0.1", "randaugment_ops=1"}) {
+    std::vector<std::string> overrides = grey;
+    overrides.push_back("augment." + std::string(key));
+    EXPECT_EQ(files.error("a.yaml", overrides),
+              "--set " + overrides.back() + ": needs three channels");
+  }
+}
+
+TEST(Validate, RefusesKeysOfAnotherTask) {
+  ConfigFiles files;
+  files.write("a.yaml", kGood);
+  for (const char* text : {"augment.flip=true", "augment.mixup=0.2", "model.vision.patch_size=8",
+                           "data.image.mean=[1]", "data.image.eval_resize=256"}) {
+    EXPECT_EQ(files.error("a.yaml", {text}),
+              "--set " + std::string(text) + ": has no effect on task language_modeling");
+  }
+  EXPECT_EQ(files.error("a.yaml", {"data.source=cifar10"}),
+            "--set data.source=cifar10: cifar10 holds no data for task language_modeling");
+  EXPECT_EQ(files.error("a.yaml", {"task=image_clasification"}),
+            "--set task=image_clasification: expects one of language_modeling, "
+            "image_classification, got 'image_clasification' (did you mean "
+            "'image_classification'?)");
 }
 
 TEST(Validate, AllowsUnusualButPossibleConfigs) {

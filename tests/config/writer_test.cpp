@@ -52,6 +52,7 @@ void change(std::string& value, const Range&) { value = "it's \"x\": [a, b] # \x
 void change(std::vector<std::string>& value, const Range&) {
   value = {"null", "~", "true", "-1", "a, b", "", "line\nbreak", "*alias", "{x: y}", " spaced "};
 }
+void change(std::vector<double>& value, const Range&) { value = {1.0 / 3.0}; }
 void change(AttentionBias& value, const Range&) { value.value = -1.0 / 3.0; }
 void change(std::optional<double>& value, const Range&) { value = 5e-324; }
 template <typename E>
@@ -79,6 +80,17 @@ Config changed() {
   config.model.heads = 6;
   config.model.kv_heads = 2;
   config.model.head_dim = 10;
+  // The task is now image classification, on grey images.
+  config.model.seq_len = 0;
+  config.model.vocab_size = 0;
+  config.model.vision.image_size = 68;
+  config.model.vision.patch_size = 17;
+  config.model.vision.channels = 1;
+  config.loss.z_loss = 0.0;
+  config.data.image.eval_resize = 70;
+  config.augment.repeats = 2;
+  config.augment.saturation = config.augment.hue = 0.0;
+  config.augment.randaugment_ops = 0;
   return config;
 }
 

@@ -44,7 +44,7 @@ ProgressValues example() {
           .validation_loss = 3.3012,
           .lr = 1e-3,
           .grad_norm = 0.5234,
-          .tokens_per_second = 52900.0,
+          .units_per_second = 52900.0,
           .seconds_left = 7500.0};
 }
 
@@ -58,7 +58,7 @@ TEST(Progress, LineTellsWhatIsKnown) {
 TEST(Progress, LineTellsWhatTheHardwareDoes) {
   EXPECT_EQ(progress_line({.step = 1,
                            .total_steps = 10,
-                           .tokens_per_second = 52900.0,
+                           .units_per_second = 52900.0,
                            .tflops = 476.4,
                            .mfu = 0.4812}),
             "step 1/10  52.9k tok/s  476 TFLOP/s  48.1% MFU");

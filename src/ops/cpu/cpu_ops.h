@@ -31,6 +31,14 @@ class CpuOps final : public Ops {
                           const Tensor& dpositions) override;
   size_t embedding_backward_workspace(int64_t rows, int64_t vocab_size,
                                       int64_t width) const override;
+  void image_patches(int64_t patch_size, const Tensor& images, const Tensor& factors,
+                     const Tensor& offsets, const Tensor& y) override;
+  void sequence_forward(const Tensor& prefix, const Tensor& x, const Tensor& positions,
+                        const Tensor& y) override;
+  void sequence_backward(const Tensor& dy, const Tensor& dx, const Tensor& dprefix,
+                         const Tensor& dpositions) override;
+  void pool_forward(ImagePool pool, const Tensor& x, const Tensor& y) override;
+  void pool_backward(ImagePool pool, const Tensor& dy, const Tensor& dx) override;
   void linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       Activation activation, const Tensor& pre_activation,
                       const Tensor& y) override;
@@ -73,6 +81,9 @@ class CpuOps final : public Ops {
                            const Tensor& dweight) override;
   size_t vocab_cross_entropy_workspace(const CrossEntropyDesc& desc, int64_t rows, int64_t width,
                                        int64_t vocab_size) const override;
+  void classification_loss(double gradient_scale, const Tensor& logits, const Tensor& labels,
+                           const Tensor& targets, const Tensor& sums,
+                           const Tensor& d_logits) override;
   void dropout(const RandomStream& stream, double p, const Tensor& x, const Tensor& y) override;
   void stochastic_depth(const RandomStream& stream, double p, const Tensor& scale) override;
   void root_mean_square(const Tensor& x, const Tensor& result) override;

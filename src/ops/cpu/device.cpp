@@ -99,6 +99,8 @@ void CpuOps<Real>::fill(const Tensor& x, double value) {
       return fill_with<int64_t>(x, value);
     case DType::u64:
       return fill_with<uint64_t>(x, value);
+    case DType::u8:
+      return fill_with<uint8_t>(x, value);
     default:
       throw Error("cannot fill a tensor of {} on the CPU", name_of(x.dtype));
   }

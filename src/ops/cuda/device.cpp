@@ -33,6 +33,7 @@ uint64_t element_bits(DType dtype, double value) {
       return bits_of(static_cast<int64_t>(value));
     case DType::u64:
       return static_cast<uint64_t>(value);
+    case DType::u8:  // bytes are for images, which are uploaded
     case DType::none:
       break;
   }

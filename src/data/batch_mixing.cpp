@@ -1,0 +1,94 @@
+#include "data/batch_mixing.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sigtrain {
+namespace {
+
+/// Calls change(own, other) for each row of `values` and what was in the row before it; from the
+/// last row on, so that one row is kept and not all.
+template <typename T, typename Change>
+void for_each_pair(std::vector<T>& values, int64_t rows, const Change& change) {
+  const auto length = static_cast<std::ptrdiff_t>(values.size()) / std::max<int64_t>(1, rows);
+  const std::vector<T> last(values.end() - length, values.end());
+  for (int64_t row = rows - 1; row >= 0; --row) {
+    T* own = values.data() + row * length;
+    change(own, row > 0 ? own - length : last.data(), length);
+  }
+}
+
+void mix_targets(ImageBatch& batch, double share) {
+  const auto own_share = static_cast<float>(share), rest = static_cast<float>(1.0 - share);
+  for_each_pair(batch.targets, batch.rows,
+                [=](float* own, const float* other, std::ptrdiff_t length) {
+                  for (std::ptrdiff_t i = 0; i < length; ++i)
+                    own[i] = own_share * own[i] + rest * other[i];
+                });
+}
+
+}  // namespace
+
+void make_targets(ImageBatch& batch, int64_t classes, double smoothing) {
+  const double spread = smoothing / static_cast<double>(classes);
+  batch.targets.assign(static_cast<size_t>(batch.rows * classes), static_cast<float>(spread));
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    const int32_t label = batch.labels[static_cast<size_t>(row)];
+    if (label != kNoLabel)
+      batch.targets[static_cast<size_t>(row * classes + label)] =
+          static_cast<float>(1.0 - smoothing + spread);
+  }
+}
+
+void mix(ImageBatch& batch, double share) {
+  const auto own_share = static_cast<float>(share), rest = static_cast<float>(1.0 - share);
+  for_each_pair(
+      batch.images, batch.rows, [=](uint8_t* own, const uint8_t* other, std::ptrdiff_t length) {
+        for (std::ptrdiff_t i = 0; i < length; ++i) {
+          const float value =
+              own_share * static_cast<float>(own[i]) + rest * static_cast<float>(other[i]);
+          own[i] = static_cast<uint8_t>(value + 0.5F);
+        }
+      });
+  mix_targets(batch, share);
+}
+
+void cut_and_mix(ImageBatch& batch, ImageSize size, const Box& box) {
+  const auto top = static_cast<int64_t>(box.top), left = static_cast<int64_t>(box.left);
+  const auto height = static_cast<int64_t>(box.height), width = static_cast<int64_t>(box.width);
+  for_each_pair(batch.images, batch.rows,
+                [=](uint8_t* own, const uint8_t* other, std::ptrdiff_t length) {
+                  const int64_t channels = length / (size.height * size.width);
+                  for (int64_t y = top; y < top + height; ++y) {
+                    const int64_t at = (y * size.width + left) * channels;
+                    std::copy_n(other + at, width * channels, own + at);
+                  }
+                });
+  mix_targets(batch, 1.0 - static_cast<double>(height * width) /
+                               static_cast<double>(size.height * size.width));
+}
+
+Box random_cut(ImageSize size, double share, SampleRandom& random) {
+  const double half = 0.5 * std::sqrt(1.0 - share);
+  const auto side = [&](int64_t length) {
+    const int64_t middle = random.integer(length);
+    const auto reach = static_cast<int64_t>(half * static_cast<double>(length));
+    return std::pair{std::max<int64_t>(0, middle - reach), std::min(length, middle + reach)};
+  };
+  const auto [left, right] = side(size.width);
+  const auto [top, bottom] = side(size.height);
+  return {static_cast<double>(top), static_cast<double>(left), static_cast<double>(bottom - top),
+          static_cast<double>(right - left)};
+}
+
+void mix_batch(const AugmentConfig& config, ImageSize size, SampleRandom& random,
+               ImageBatch& batch) {
+  const bool both = config.mixup > 0.0 && config.cutmix > 0.0;
+  if (config.mixup > 0.0 && (!both || random.coin(0.5))) {
+    mix(batch, random.beta(config.mixup));
+  } else if (config.cutmix > 0.0) {
+    cut_and_mix(batch, size, random_cut(size, random.beta(config.cutmix), random));
+  }
+}
+
+}  // namespace sigtrain

@@ -1,0 +1,20 @@
+// Batches of images for a classifier.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace sigtrain {
+
+/// `rows` images of one size with their labels; a row whose label is kNoLabel counts for nothing.
+struct ImageBatch {
+  int64_t rows = 0;
+  int64_t counted = 0;           // rows with a label
+  std::vector<uint8_t> images;   // [rows, size, size, channels]
+  std::vector<int32_t> labels;   // [rows]
+  std::vector<float> targets{};  // [rows, classes], or empty: the labels are what is learned
+};
+
+inline constexpr int32_t kNoLabel = -1;
+
+}  // namespace sigtrain

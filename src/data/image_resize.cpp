@@ -1,0 +1,122 @@
+#include "data/image_resize.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sigtrain {
+namespace {
+
+/// Weights are integers over 2^22, as in Pillow: 8 bits of pixel, 22 of weight and 2 to spare.
+constexpr int kPrecisionBits = 32 - 8 - 2;
+
+/// The pixels [first, first + weights.size()) of a line and what each adds to one of the output.
+struct Taps {
+  int64_t first = 0;
+  std::vector<int32_t> weights;
+};
+
+/// Triangles as wide as an output pixel or, where that is less, an input pixel. `start` and
+/// `length` say which part of the line is wanted; pixels outside of [low, high) do not count.
+std::vector<Taps> make_taps(double start, double length, int64_t low, int64_t high, int64_t out) {
+  const double scale = length / static_cast<double>(out), support = std::max(scale, 1.0);
+  std::vector<Taps> all(static_cast<size_t>(out));
+  std::vector<double> weights;
+  for (int64_t i = 0; i < out; ++i) {
+    const double center = start + (static_cast<double>(i) + 0.5) * scale;
+    const auto first = std::max(low, static_cast<int64_t>(std::floor(center - support + 0.5)));
+    const auto end = std::min(high, static_cast<int64_t>(std::floor(center + support + 0.5)));
+    weights.clear();
+    double sum = 0.0;
+    for (int64_t x = first; x < end; ++x) {
+      const double distance = std::abs((static_cast<double>(x) - center + 0.5) / support);
+      weights.push_back(std::max(0.0, 1.0 - distance));
+      sum += weights.back();
+    }
+    Taps& taps = all[static_cast<size_t>(i)];
+    taps.first = first;
+    for (const double weight : weights) {
+      taps.weights.push_back(
+          static_cast<int32_t>(std::floor(weight / sum * (1 << kPrecisionBits) + 0.5)));
+    }
+  }
+  return all;
+}
+
+uint8_t rounded(int32_t sum) {
+  return static_cast<uint8_t>(std::clamp(sum >> kPrecisionBits, 0, 255));
+}
+
+constexpr int32_t kHalf = 1 << (kPrecisionBits - 1);
+
+template <int64_t kChannels>
+void resize_row(const uint8_t* row, const std::vector<Taps>& taps, uint8_t* out) {
+  for (const Taps& tap : taps) {
+    int32_t sums[kChannels];
+    std::fill_n(sums, kChannels, kHalf);
+    const uint8_t* pixel = row + tap.first * kChannels;
+    for (const int32_t weight : tap.weights)
+      for (int64_t c = 0; c < kChannels; ++c) sums[c] += weight * *pixel++;
+    for (int64_t c = 0; c < kChannels; ++c) *out++ = rounded(sums[c]);
+  }
+}
+
+}  // namespace
+
+Image resize(const Image& image, const Box& box, ImageSize out) {
+  const auto floor_of = [](double x) { return std::max<int64_t>(0, static_cast<int64_t>(x)); };
+  const int64_t top = floor_of(box.top), left = floor_of(box.left);
+  // A millionth of a pixel is rounding, not a pixel.
+  const auto ceil_of = [](double x) { return static_cast<int64_t>(std::ceil(x - 1e-6)); };
+  const int64_t bottom = std::min(image.height, ceil_of(box.top + box.height));
+  const int64_t right = std::min(image.width, ceil_of(box.left + box.width));
+  const std::vector<Taps> across = make_taps(box.left, box.width, left, right, out.width);
+  const std::vector<Taps> down = make_taps(box.top, box.height, top, bottom, out.height);
+  // Rows first: they are fewer than columns where a part is cut out.
+  Image narrow(bottom - top, out.width, image.channels);
+  for (int64_t y = top; y < bottom; ++y) {
+    if (image.channels == 3) {
+      resize_row<3>(image.row(y), across, narrow.row(y - top));
+    } else {
+      resize_row<1>(image.row(y), across, narrow.row(y - top));
+    }
+  }
+  Image result(out.height, out.width, image.channels);
+  const int64_t columns = out.width * image.channels;
+  std::vector<int32_t> sums(static_cast<size_t>(columns));
+  for (int64_t y = 0; y < out.height; ++y) {
+    const Taps& taps = down[static_cast<size_t>(y)];
+    std::fill(sums.begin(), sums.end(), kHalf);
+    for (size_t k = 0; k < taps.weights.size(); ++k) {
+      const uint8_t* row = narrow.row(taps.first - top + static_cast<int64_t>(k));
+      const int32_t weight = taps.weights[k];
+#pragma omp simd
+      for (int64_t i = 0; i < columns; ++i) sums[static_cast<size_t>(i)] += weight * row[i];
+    }
+    uint8_t* line = result.row(y);
+    for (int64_t i = 0; i < columns; ++i) line[i] = rounded(sums[static_cast<size_t>(i)]);
+  }
+  return result;
+}
+
+Image crop(const Image& image, int64_t top, int64_t left, ImageSize out) {
+  Image result(out.height, out.width, image.channels);
+  const int64_t first = std::max<int64_t>(0, -left);
+  const int64_t end = std::min(out.width, image.width - left);
+  for (int64_t y = std::max<int64_t>(0, -top); y < std::min(out.height, image.height - top); ++y) {
+    if (first >= end) break;
+    std::copy_n(image.row(top + y) + (left + first) * image.channels,
+                (end - first) * image.channels, result.row(y) + first * image.channels);
+  }
+  return result;
+}
+
+void flip_horizontally(Image& image) {
+  for (int64_t y = 0; y < image.height; ++y) {
+    uint8_t* row = image.row(y);
+    for (int64_t a = 0, b = image.width - 1; a < b; ++a, --b)
+      std::swap_ranges(row + a * image.channels, row + (a + 1) * image.channels,
+                       row + b * image.channels);
+  }
+}
+
+}  // namespace sigtrain

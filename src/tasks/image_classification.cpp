@@ -1,0 +1,168 @@
+#include "tasks/image_classification.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "data/fnv.h"
+#include "ops/host_values.h"
+
+namespace sigtrain {
+namespace {
+
+/// The means that the sums [class_sum_slots] of a step or an evaluation stand for.
+LossReport mean_of(const std::vector<double>& sums) {
+  const double count = sums[class_sum_count];
+  if (count == 0.0) return {};
+  return {sums[class_sum_nll] / count, sums[class_sum_objective] / count,
+          sums[class_sum_correct] / count, static_cast<int64_t>(count),
+          sums[class_sum_correct_of_5] / count};
+}
+
+int worker_count(const DataConfig& data) {
+  if (data.workers > 0) return static_cast<int>(data.workers);
+  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+/// As many batches as there are threads to make them, if not more.
+int64_t prefetch_depth(const DataConfig& data) {
+  return std::max<int64_t>(data.prefetch, worker_count(data));
+}
+
+std::unique_ptr<ImageSet> open(const Config& config, const std::vector<std::string>& paths) {
+  const VisionConfig& vision = config.model.vision;
+  return open_image_set(config.data.source, paths, vision.channels, vision.classes);
+}
+
+}  // namespace
+
+ImageClassification::ImageClassification(const Config& config)
+    : config_(config), model_(table_, config.model, config.data.image) {}
+
+void ImageClassification::open_data() {
+  if (config_.data.source == DataSource::synthetic) {
+    train_ = std::make_unique<SyntheticImages>(config_);
+    return;
+  }
+  std::shared_ptr<const ImageSet> train = open(config_, config_.data.train);
+  fingerprint_ = train->fingerprint();
+  train_ = std::make_unique<ShuffledImages>(train, config_);
+  if (!has_validation()) return;
+  std::shared_ptr<const ImageSet> validation = open(config_, config_.data.validation);
+  if (validation->class_names() != train->class_names()) {
+    throw UsageError(
+        "data.validation has other classes than data.train ({} and {}): labels would not mean the "
+        "same",
+        validation->class_names().size(), train->class_names().size());
+  }
+  validation_ = std::make_unique<ImageEvaluation>(validation, config_);
+}
+
+void ImageClassification::prepare(Ops& ops) {
+  model_.make_tables(ops);
+  const VisionConfig& vision = config_.model.vision;
+  const AugmentConfig& augment = config_.augment;
+  const int64_t batch = config_.train.global_batch;
+  images_ = {nullptr, DType::u8, {batch, vision.image_size, vision.image_size, vision.channels}};
+  labels_ = {nullptr, DType::i32, {batch}};
+  sums_ = {nullptr, ops.accumulate_dtype(), {class_sum_slots}};
+  targets_ = {};
+  const bool soft =
+      config_.loss.label_smoothing > 0.0 || augment.mixup > 0.0 || augment.cutmix > 0.0;
+  if (soft && config_.data.source != DataSource::synthetic)
+    targets_ = {nullptr, DType::f32, {batch, vision.classes}};
+  if (ops.is_planning()) return;
+  Tensor* const all[] = {&images_, &labels_, &sums_, &targets_};
+  const auto padded = [](const Tensor* x) {
+    return (x->bytes() + Arena::alignment - 1) / Arena::alignment * Arena::alignment;
+  };
+  size_t bytes = 0;
+  for (const Tensor* tensor : all) bytes += padded(tensor);
+  memory_ = ops.allocate(bytes);
+  auto* next = static_cast<std::byte*>(memory_.get());
+  for (Tensor* tensor : all) {
+    tensor->data = next;
+    next += padded(tensor);
+  }
+}
+
+LabelledImages ImageClassification::rows(int64_t begin, int64_t end, bool with_targets) const {
+  return {images_.slice(begin, end), labels_.slice(begin, end),
+          with_targets && targets_ ? targets_.slice(begin, end) : Tensor{}};
+}
+
+void ImageClassification::begin_step(Ops& ops, int64_t step) {
+  if (!prefetcher_ || prefetcher_->step() != step) {
+    prefetcher_.emplace([this](int64_t s) { return train_->get(s); }, step,
+                        prefetch_depth(config_.data), worker_count(config_.data));
+  }
+  const ImageBatch batch = *prefetcher_->next();
+  ops.upload(images_, batch.images.data());
+  ops.upload(labels_, batch.labels.data());
+  if (targets_) ops.upload(targets_, batch.targets.data());
+  ops.fill(sums_, 0.0);
+  ops.set_random_step(static_cast<uint64_t>(step * micro_steps()));
+}
+
+void ImageClassification::micro_step(Context& context, int64_t micro_step) {
+  const int64_t count = config_.train.micro_batch, begin = micro_step * count;
+  context.batch = count;
+  context.seq_len = config_.model.seq_len;
+  if (micro_step > 0) context.ops.next_random_step();
+  model_.train(context, rows(begin, begin + count, true),
+               1.0 / static_cast<double>(config_.train.global_batch), sums_);
+}
+
+LossReport ImageClassification::step_report(Ops& ops) const {
+  return mean_of(host_values(ops, sums_));
+}
+
+LossReport ImageClassification::evaluate(Context& context) {
+  const int64_t count = config_.train.micro_batch;
+  context.batch = count;
+  context.seq_len = config_.model.seq_len;
+  const LabelledImages batch = rows(0, count, false);
+  if (context.ops.is_planning()) {
+    model_.evaluate(context, batch, sums_);
+    return {};
+  }
+  context.ops.fill(sums_, 0.0);
+  Prefetcher<ImageBatch> batches([this](int64_t step) { return validation_->get(step); }, 0,
+                                 prefetch_depth(config_.data), worker_count(config_.data),
+                                 validation_->steps());
+  while (const std::optional<ImageBatch> next = batches.next()) {
+    context.ops.upload(batch.images, next->images.data());
+    context.ops.upload(batch.labels, next->labels.data());
+    model_.evaluate(context, batch, sums_);
+  }
+  const LossReport report = mean_of(host_values(context.ops, sums_));
+  if (report.targets == 0) throw Error("none of the images of data.validation can be read");
+  return report;
+}
+
+nlohmann::json ImageClassification::data_state(int64_t step) const {
+  // The loader is a pure function of the step; the rest says that the steps are of the same data.
+  return {{"step", step},
+          {"global_batch", config_.train.global_batch},
+          {"repeats", config_.augment.repeats},
+          {"images", hash_text(fingerprint_)}};
+}
+
+void ImageClassification::check_data_state(const nlohmann::json& state) const {
+  const nlohmann::json own = data_state(0);
+  // Allowed, as one may go on with more images; but the samples are then others.
+  for (const char* key : {"global_batch", "repeats", "images"}) {
+    if (!state.contains(key) || state.at(key) != own.at(key)) {
+      spdlog::warn(
+          "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples",
+          key, state.value(key, nlohmann::json("none")).dump(), own.at(key).dump());
+    }
+  }
+}
+
+int64_t count_classes(const Config& config) {
+  return static_cast<int64_t>(open(config, config.data.train)->class_names().size());
+}
+
+}  // namespace sigtrain
