@@ -24,9 +24,9 @@ struct DTypeName {
   DType dtype;
   std::string_view name;
 };
-constexpr DTypeName kDTypeNames[] = {{DType::f64, "F64"},   {DType::f32, "F32"},
-                                     {DType::bf16, "BF16"}, {DType::i32, "I32"},
-                                     {DType::i64, "I64"},   {DType::u64, "U64"}};
+constexpr DTypeName kDTypeNames[] = {
+    {DType::f64, "F64"}, {DType::f32, "F32"}, {DType::bf16, "BF16"}, {DType::i32, "I32"},
+    {DType::i64, "I64"}, {DType::u64, "U64"}, {DType::u8, "U8"}};
 
 std::string_view file_name_of(DType dtype) {
   for (const DTypeName& entry : kDTypeNames) {

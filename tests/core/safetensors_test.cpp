@@ -43,7 +43,7 @@ TEST(Safetensors, RoundTripsEveryDType) {
   std::vector<NamedTensor> tensors;
   uint8_t next = 1;
   for (const DType dtype :
-       {DType::bf16, DType::f32, DType::f64, DType::i32, DType::i64, DType::u64}) {
+       {DType::bf16, DType::f32, DType::f64, DType::i32, DType::i64, DType::u64, DType::u8}) {
     for (const Shape& shape : {Shape{}, Shape{3}, Shape{0, 5}, Shape{2, 3, 1, 5}}) {
       Tensor tensor{nullptr, dtype, shape};
       memory.emplace_back(tensor.bytes());

@@ -44,6 +44,11 @@ class GoldenFile {
   Buffer<Real> read_if(const std::string& name) const {
     return has(name) ? read<Real>(name) : Buffer<Real>();
   }
+  Buffer<uint8_t> bytes(const std::string& name) const {
+    Buffer<uint8_t> result(find(name).shape);
+    reader_.read(name, result);
+    return result;
+  }
   Buffer<int32_t> integers(const std::string& name) const {
     Buffer<int32_t> result(find(name).shape);
     reader_.read(name, result);

@@ -16,7 +16,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr int64_t N = 10, B = 2, T = 5, C = 8, V = 11, I = 5, F = 4, H = 4, K = 2, D = 2;
+constexpr int64_t N = 10, B = 2, T = 5, C = 8, V = 11, I = 5, F = 4, H = 4, K = 2, D = 2, P = 3;
 
 Tensor floats(Shape shape) { return {nullptr, DType::f32, shape}; }
 Tensor ints(Shape shape) { return {nullptr, DType::i32, shape}; }
@@ -225,6 +225,56 @@ std::vector<Operation> operations() {
                                  a["dweight"]);
        },
        {}},
+      {"image_patches",
+       {{"images", {nullptr, DType::u8, {B, 2 * P, 3 * P, K}}},
+        {"factors", floats({K})},
+        {"offsets", floats({K})},
+        {"y", floats({B * 6, K * P * P})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.image_patches(P, a["images"], a["factors"], a["offsets"], a["y"]);
+       },
+       {}},
+      {"sequence_forward",
+       {{"prefix", floats({1, C})},
+        {"x", floats({B, T - 1, C})},
+        {"positions", floats({T, C})},
+        {"y", floats({B, T, C})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.sequence_forward(a["prefix"], a["x"], a["positions"], a["y"]);
+       },
+       {"positions"}},
+      {"sequence_backward",
+       {{"dy", floats({B, T, C})},
+        {"dx", floats({B, T - 1, C})},
+        {"dprefix", floats({1, C})},
+        {"dpositions", floats({T, C})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.sequence_backward(a["dy"], a["dx"], a["dprefix"], a["dpositions"]);
+       },
+       {"dx", "dpositions"}},
+      {"pool_forward",
+       {{"x", floats({B, T, C})}, {"y", floats({B, C})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.pool_forward(ImagePool::mean, a["x"], a["y"]);
+       },
+       {}},
+      {"pool_backward",
+       {{"dy", floats({B, C})}, {"dx", floats({B, T, C})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.pool_backward(ImagePool::mean, a["dy"], a["dx"]);
+       },
+       {}},
+      {"classification_loss",
+       {{"logits", rows_by_width},
+        {"labels", ints({N})},
+        {"targets", rows_by_width},
+        {"sums", floats({class_sum_slots})},
+        {"d_logits", rows_by_width}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.classification_loss(1.0, a["logits"], a["labels"], a["targets"], a["sums"],
+                                 a["d_logits"]);
+       },
+       {"targets", "d_logits"}},
       {"dropout",
        {{"x", rows_by_width}, {"y", rows_by_width}},
        [](PlanningOps& ops, const Arguments& a) { ops.dropout({}, 0.1, a["x"], a["y"]); },
@@ -313,6 +363,7 @@ TEST_F(PlanningOpsTest, RefusesAWrongShapeOfEachArgument) {
       if (shape.rank() == 1) wrong.at(name).shape = {shape[0] + 1};
       if (shape.rank() == 2) wrong.at(name).shape = {shape[0], shape[1] - 1};
       if (shape.rank() == 3) wrong.at(name).shape = {shape[0], shape[2], shape[1]};
+      if (shape.rank() == 4) wrong.at(name).shape = {shape[0], shape[1], shape[2], shape[3] + 1};
       EXPECT_FALSE(accepts(operation, wrong)) << "last axis";
       if (shape.rank() != 2) continue;
       // Rows of a table of V rows are V by definition.

@@ -143,6 +143,13 @@ void CudaOps::wait() {
         "tokenised with another vocabulary",
         fault.value, fault.row, fault.vocab_size);
   }
+  if (fault.kind == static_cast<int32_t>(kernels::FaultKind::label)) {
+    throw Error(
+        "classification_loss: the label of row {} is {}, but the model has {} classes: the data "
+        "and "
+        "model.vision.classes do not belong together",
+        fault.row, fault.value, fault.vocab_size);
+  }
   throw Error(
       "cross-entropy: the target of row {} is {}, which is neither in the vocabulary [0, {}) nor "
       "to be ignored: the data and the model's vocab_size do not belong together",

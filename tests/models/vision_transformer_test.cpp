@@ -1,0 +1,206 @@
+// The hand-written backward of whole vision transformers, against central differences of their own
+// loss, and what recomputation, targets and frozen parameters change.
+#include "models/vision_transformer.h"
+
+#include "config/enum_names.h"
+#include "models/small_lm.h"
+#include "models/small_vit.h"
+#include "train/optimizer.h"
+
+namespace sigtrain {
+namespace {
+
+constexpr int64_t batch = 3;
+
+/// Every attention, pool and kind of position; the rest takes turns.
+std::vector<ModelConfig> all_models() {
+  std::vector<ModelConfig> models;
+  for (const auto& kind : kEnumNames<AttentionKind>) {
+    for (const auto& pool : kEnumNames<ImagePool>) {
+      for (const PositionKind position :
+           {PositionKind::none, PositionKind::learned, PositionKind::sincos}) {
+        const size_t n = models.size();
+        ModelConfig model;
+        model.vision.image_size = 9;
+        model.vision.channels = n % 2 == 0 ? 3 : 1;
+        model.vision.patch_size = 3;
+        model.vision.classes = 6;
+        model.vision.pool = pool.value;
+        model.layers = 2;
+        model.width = 12;
+        model.heads = 3;
+        model.norm.kind = NormKind::layernorm;
+        model.norm.structure = kEnumNames<NormStructure>[n % 3].value;
+        model.position.kind = position;
+        model.mlp = {MlpKind::gelu, 10};
+        model.attention.kind = kind.value;
+        model.attention.causal = false;
+        model.attention.qk_norm = n % 3 != 0;
+        if (kind.value == AttentionKind::sigmoid) model.attention.bias.minus_log_seq_len = true;
+        model.linear_bias = n % 4 != 3;
+        model.layer_scale = n % 2 == 0 ? 0.5 : 0.0;
+        model.stochastic_depth = n % 3 == 1 ? 0.3 : 0.0;
+        model.dropout = n % 5 == 2 ? 0.2 : 0.0;
+        models.push_back(model);
+      }
+    }
+  }
+  return models;
+}
+
+ImageDataConfig normalisation(const ModelConfig& model) {
+  ImageDataConfig image;
+  image.mean.resize(static_cast<size_t>(model.vision.channels));
+  image.stddev.resize(static_cast<size_t>(model.vision.channels));
+  return image;
+}
+
+std::string describe(const ModelConfig& model) {
+  return std::string(enum_name(model.attention.kind)) + "_" +
+         std::string(enum_name(model.vision.pool)) + "_" +
+         std::string(enum_name(model.position.kind)) + "_" +
+         std::string(enum_name(model.norm.structure));
+}
+
+class VisionTransformers : public ::testing::TestWithParam<ModelConfig> {
+ protected:
+  /// Away from the initial weights and zeros, which would hide a factor that is left out.
+  template <typename Vit>
+  void move_weights(Vit& vit) {
+    RandomValues random(6);
+    for (ParameterId id = 0; id < vit.tensors(); ++id) {
+      const Buffer<double> noise = random.normal<double>(vit.table()[id].shape, 0.2);
+      for (size_t i = 0; i < noise.values.size(); ++i) vit.weight(id)[i] += noise.values[i];
+    }
+  }
+  ImageRows rows(bool targets) const {
+    RandomValues random(5);
+    return random_images(random, GetParam(), batch, targets);
+  }
+  SmallVit<double> make(Recompute recompute = Recompute::none) const {
+    return {GetParam(), normalisation(GetParam()), batch, 1, recompute};
+  }
+
+  OneThread one_thread_;
+};
+
+TEST_P(VisionTransformers, GradientsAreTheSlopesOfTheLoss) {
+  SmallVit<double> vit = make();
+  move_weights(vit);
+  ImageRows images = rows(true);
+  const auto loss = [&] { return vit.train(images)[class_sum_objective] / batch; };
+  vit.zero_gradients();
+  loss();
+  const std::vector<double> gradients(vit.gradients().begin(), vit.gradients().end());
+  RandomValues random(8);
+  for (ParameterId id = 0; id < vit.tensors(); ++id) {
+    const Parameter& parameter = vit.table()[id];
+    const double* gradient = &gradients[static_cast<size_t>(parameter.offset)];
+    const Buffer<double> direction = random.normal<double>(parameter.shape);
+    double norm = 0.0, expected = 0.0;
+    for (int64_t i = 0; i < direction.size(); ++i) {
+      norm += gradient[i] * gradient[i];
+      expected += gradient[i] * direction[i];
+    }
+    norm = std::sqrt(norm);
+    ASSERT_GT(norm, 0.0) << parameter.name;
+    // Along a random direction, which no entry escapes.
+    constexpr double h = 1e-5;
+    const std::span<double> weight = vit.weight(id);
+    const std::vector<double> start(weight.begin(), weight.end());
+    const auto loss_at = [&](double t) {
+      for (size_t i = 0; i < start.size(); ++i) weight[i] = start[i] + t * direction.values[i];
+      return loss();
+    };
+    const double slope = (loss_at(h) - loss_at(-h)) / (2 * h);
+    std::copy(start.begin(), start.end(), weight.begin());
+    EXPECT_NEAR(slope, expected, 1e-6 * norm) << parameter.name;
+  }
+}
+
+TEST_P(VisionTransformers, RecomputationGivesTheSameBits) {
+  ImageRows images = rows(true);
+  SmallVit<double> vit = make();
+  vit.zero_gradients();
+  const std::vector<double> sums = vit.train(images);
+  for (const Recompute recompute : {Recompute::norms_and_activations, Recompute::block}) {
+    SmallVit<double> again = make(recompute);
+    again.zero_gradients();
+    EXPECT_EQ(again.train(images), sums);
+    EXPECT_TRUE(
+        std::equal(vit.gradients().begin(), vit.gradients().end(), again.gradients().begin()));
+  }
+}
+
+TEST_P(VisionTransformers, EvaluateWithoutWhatTrainingAloneDoes) {
+  ImageRows images = rows(false);
+  SmallVit<double> vit = make();
+  const Buffer<double> logits = vit.logits(images);
+  const std::vector<double> sums = vit.evaluate(images);
+  double nll = 0.0;
+  for (int64_t row = 0; row < batch; ++row) {
+    const double* x = &logits.values[static_cast<size_t>(row * 6)];
+    double z = 0.0;
+    for (int j = 0; j < 6; ++j) z += std::exp(x[j]);
+    nll += std::log(z) - x[images.labels[row]];
+  }
+  EXPECT_NEAR(sums[class_sum_nll], nll, 1e-12 * nll);
+  EXPECT_EQ(sums[class_sum_count], batch);
+  if (GetParam().dropout == 0.0 && GetParam().stochastic_depth == 0.0) {
+    EXPECT_NEAR(vit.train(images)[class_sum_nll], nll, 1e-12 * nll);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, VisionTransformers, ::testing::ValuesIn(all_models()),
+                         [](const auto& info) { return describe(info.param); });
+
+TEST(VisionTransformer, LeavesAFrozenPatchEmbeddingAsItIs) {
+  ModelConfig model = all_models()[1];
+  model.vision.frozen_patch_embedding = true;
+  SmallVit<double> vit(model, normalisation(model), batch);
+  RandomValues random(9);
+  ImageRows images = random_images(random, model, batch, false);
+  const std::vector<double> before(vit.weight(0).begin(), vit.weight(0).end());
+  ASSERT_EQ(vit.table()[0].name, "patch_embedding.weight");
+  OptimizerConfig config;
+  config.weight_decay = 0.5;
+  Optimizer optimizer(vit.parameters(), vit.ops(), config, model.width);
+  for (int step = 0; step < 3; ++step) {
+    optimizer.zero_gradients(vit.ops());
+    vit.train(images);
+    optimizer.set_rate(vit.ops(), 1.0);
+    optimizer.step(vit.ops());
+  }
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), vit.weight(0).begin()));
+  // All else moves.
+  SmallVit<double> fresh(model, normalisation(model), batch);
+  for (ParameterId id = 2; id < vit.tensors(); ++id) {
+    EXPECT_FALSE(std::equal(vit.weight(id).begin(), vit.weight(id).end(), fresh.weight(id).begin()))
+        << vit.table()[id].name;
+  }
+}
+
+// The gradient of a batch is the mean of its images': nothing couples them.
+TEST(VisionTransformer, ImagesOfABatchAreIndependent) {
+  ModelConfig model = all_models()[1];
+  model.dropout = model.stochastic_depth = 0.0;
+  SmallVit<double> whole(model, normalisation(model), batch),
+      single(model, normalisation(model), 1);
+  RandomValues random(10);
+  ImageRows images = random_images(random, model, batch, true);
+  whole.zero_gradients(), single.zero_gradients();
+  whole.train(images);
+  for (int64_t row = 0; row < batch; ++row) {
+    ImageRows one = random_images(random, model, 1, true);
+    const int64_t bytes = one.images.size(), classes = model.vision.classes;
+    std::copy_n(&images.images[row * bytes], bytes, &one.images[0]);
+    std::copy_n(&images.targets[row * classes], classes, &one.targets[0]);
+    one.labels[0] = images.labels[row];
+    single.train(one);
+  }
+  for (size_t i = 0; i < whole.gradients().size(); ++i)
+    ASSERT_NEAR(single.gradients()[i] / batch, whole.gradients()[i], 1e-13);
+}
+
+}  // namespace
+}  // namespace sigtrain
