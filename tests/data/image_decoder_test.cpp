@@ -1,0 +1,151 @@
+#include "data/image_decoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "data/image_resize.h"
+#include "file_testing.h"
+#include "image_testing.h"
+
+namespace sigtrain {
+namespace {
+
+using testing::HasSubstr;
+
+int largest_difference(const Image& a, const Image& b) {
+  EXPECT_EQ(a.pixels.size(), b.pixels.size());
+  int largest = 0;
+  for (size_t i = 0; i < std::min(a.pixels.size(), b.pixels.size()); ++i)
+    largest = std::max(largest, std::abs(int{a.pixels[i]} - int{b.pixels[i]}));
+  return largest;
+}
+
+TEST(ImageDecoder, ReadsPngsExactly) {
+  for (const int64_t channels : {1, 3}) {
+    const Image image = smooth_image(13, 29, channels);
+    const Image decoded = decode_image(png_of(image), channels);
+    EXPECT_EQ(decoded.height, 13);
+    EXPECT_EQ(decoded.width, 29);
+    EXPECT_EQ(decoded.pixels, image.pixels);
+  }
+}
+
+// Quality 95 of smooth colours: quantisation steps of one to five levels, of which few add up, and
+// colours kept at half the resolution.
+TEST(ImageDecoder, ReadsJpegs) {
+  for (const int64_t channels : {1, 3}) {
+    const Image image = smooth_image(64, 80, channels);
+    const Image decoded = decode_image(jpeg_of(image), channels);
+    EXPECT_EQ(decoded.height, 64);
+    EXPECT_EQ(decoded.width, 80);
+    EXPECT_LE(largest_difference(decoded, image), channels == 1 ? 4 : 16);
+  }
+}
+
+TEST(ImageDecoder, GivesTheChannelsAskedFor) {
+  const Image grey = smooth_image(20, 20, 1), colour = smooth_image(20, 20, 3);
+  const Image replicated = decode_image(png_of(grey), 3);
+  for (size_t i = 0; i < grey.pixels.size(); ++i)
+    for (size_t c = 0; c < 3; ++c) EXPECT_EQ(replicated.pixels[3 * i + c], grey.pixels[i]);
+  EXPECT_EQ(decode_image(jpeg_of(grey), 3).channels, 3);
+  EXPECT_EQ(decode_image(jpeg_of(colour), 1).channels, 1);
+  EXPECT_EQ(decode_image(png_of(colour), 1).pixels.size(), 400u);
+  // What is transparent shows black.
+  Image transparent(4, 4, 4);
+  std::fill(transparent.pixels.begin(), transparent.pixels.end(), uint8_t{200});
+  for (size_t i = 3; i < transparent.pixels.size(); i += 4) transparent.pixels[i] = 0;
+  const Image black = decode_image(png_of(transparent), 3);
+  for (const uint8_t value : black.pixels) EXPECT_EQ(value, 0);
+}
+
+// No ink is white, all inks are black; libjpeg marks its CMYK files as Adobe's, which are inverted.
+TEST(ImageDecoder, ReadsJpegsOfFourInks) {
+  Image inks(16, 32, 4);
+  for (int64_t y = 0; y < 16; ++y) {
+    for (int64_t x = 0; x < 32; ++x) {
+      const bool left = x < 16;
+      uint8_t* ink = inks.row(y) + 4 * x;
+      ink[0] = left ? 255 : 128, ink[1] = 255, ink[2] = left ? 255 : 0, ink[3] = 255;
+    }
+  }
+  const Image image = decode_image(jpeg_of(inks, 100), 3);
+  EXPECT_GE(image.row(8)[3 * 4], 250);
+  EXPECT_GE(image.row(8)[3 * 4 + 2], 250);
+  EXPECT_NEAR(image.row(8)[3 * 28], 128, 4);
+  EXPECT_GE(image.row(8)[3 * 28 + 1], 250);
+  EXPECT_LE(image.row(8)[3 * 28 + 2], 5);
+}
+
+// A part decoded at a smaller scale and cut out is the part of the whole image, but for what the
+// shrinking and the JPEG's blocks make of it.
+TEST(ImageDecoder, DecodesPartsAtTheScaleThatIsNeeded) {
+  const Image image = smooth_image(333, 517, 3);
+  const std::string jpeg = jpeg_of(image);
+  const Image whole = decode_image(jpeg, 3);
+  const struct {
+    Box box;
+    ImageSize out;
+    int64_t most_rows;  // of what is decoded
+  } cases[] = {{{0, 0, 333, 517}, {32, 32}, 42},
+               {{100, 203, 180, 222}, {90, 90}, 91},
+               {{10, 20, 300, 400}, {224, 224}, 226},
+               {{301, 450, 32, 67}, {64, 64}, 33},
+               {{332, 516, 1, 1}, {8, 8}, 1}};
+  for (const auto& c : cases) {
+    const DecodedPart part = decode_part(jpeg, 3, [&](ImageSize size) {
+      EXPECT_EQ(size, (ImageSize{333, 517}));
+      return Part{c.box, c.out};
+    });
+    EXPECT_LE(part.image.height, c.most_rows);
+    EXPECT_GE(part.box.height, std::min<double>(c.box.height, static_cast<double>(c.out.height)));
+    EXPECT_LE(
+        largest_difference(resize(part.image, part.box, part.out), resize(whole, c.box, c.out)), 8)
+        << c.box.top;
+  }
+}
+
+std::string damage_of(const std::string& bytes) {
+  return message_of<DamagedImage>([&] { decode_image(bytes, 3); });
+}
+
+TEST(ImageDecoder, RefusesWhatIsDamaged) {
+  const std::string jpeg = jpeg_of(smooth_image(64, 64, 3)), png = png_of(smooth_image(64, 64, 3));
+  EXPECT_THAT(damage_of(""), HasSubstr("neither a JPEG nor a PNG"));
+  EXPECT_THAT(damage_of("GIF89a"), HasSubstr("neither a JPEG nor a PNG"));
+  // Cut anywhere: in the header, in the middle of the picture, before its end.
+  for (const double share : {0.01, 0.2, 0.5, 0.9}) {
+    const auto length = [&](const std::string& bytes) {
+      return static_cast<size_t>(share * static_cast<double>(bytes.size()));
+    };
+    EXPECT_NE(damage_of(jpeg.substr(0, length(jpeg) + 3)), "") << share;
+    EXPECT_NE(damage_of(png.substr(0, length(png) + 8)), "") << share;
+  }
+  std::string flipped = png;
+  flipped[png.size() / 2] = static_cast<char>(flipped[png.size() / 2] ^ 0x10);
+  EXPECT_NE(damage_of(flipped), "");
+  // Nothing is left behind: the next image is read as ever.
+  EXPECT_EQ(decode_image(png, 3).height, 64);
+  EXPECT_EQ(decode_image(jpeg, 3).height, 64);
+}
+
+// Whatever the bytes, the decoder returns an image or says that it is damaged.
+TEST(ImageDecoder, SurvivesAnyBytes) {
+  for (const std::string& good :
+       {jpeg_of(smooth_image(40, 33, 3)), png_of(smooth_image(40, 33, 3))}) {
+    uint32_t state = 1;
+    const auto next = [&] { return state = state * 1664525u + 1013904223u; };
+    for (int round = 0; round < 300; ++round) {
+      std::string bytes = good;
+      for (uint32_t n = next() % 4 + 1; n > 0; --n)
+        bytes[next() % bytes.size()] = static_cast<char>(next() >> 24);
+      try {
+        EXPECT_EQ(decode_image(bytes, 3).channels, 3);
+      } catch (const DamagedImage& error) {
+        EXPECT_STRNE(error.what(), "");
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sigtrain
