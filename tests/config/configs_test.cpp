@@ -8,6 +8,7 @@
 #include "config/derived.h"
 #include "config/reader.h"
 #include "config/writer.h"
+#include "models/vision_transformer.h"
 
 namespace sigtrain {
 namespace {
@@ -59,6 +60,49 @@ TEST(Configs, SizesAreThoseOfTheReference) {
       EXPECT_EQ(config.schedule.warmup_steps, 5000);
       EXPECT_TRUE(config.model.attention.qk_norm);
     }
+  }
+}
+
+TEST(Configs, VisionTransformersHaveTheirPublishedSizes) {
+  struct Size {
+    const char* name;
+    int64_t tokens, parameters;
+  };
+  // timm's vit_base_patch16_224 and vit_large_patch16_224 have 86,567,656 and 304,326,632. QK-norm
+  // adds two weights of 64 a block, LayerScale two of the width.
+  constexpr int64_t base = 86'567'656 + 12 * (2 * 64 + 2 * 768);
+  constexpr int64_t large = 304'326'632 + 24 * (2 * 64 + 2 * 1024);
+  // 7 blocks of 256 (attention 263,168, MLP 262,912, norms 1,024, QK-norm 128), patches 12,544,
+  // positions 16,384, last norm and head 3,082; digits likewise.
+  constexpr int64_t cifar10 = 7 * (263'168 + 262'912 + 1'024 + 128) + 12'544 + 16'384 + 3'082;
+  constexpr int64_t digits = 4 * (16'640 + 33'088 + 256 + 32) + 320 + 778;
+  for (const Size& size :
+       {Size{"vit_b16_imagenet", 197, base}, Size{"vit_l16_imagenet", 197, large},
+        Size{"vit_cifar10", 64, cifar10}, Size{"vit_digits", 16, digits}}) {
+    for (const char* kind : {"_sigmoid", "_softmax"}) {
+      SCOPED_TRACE(std::string(size.name) + kind);
+      const Config config = shipped(std::string(size.name) + kind);
+      ModelConfig model = config.model;
+      EXPECT_EQ(image_tokens(model.vision), size.tokens);
+      model.seq_len = size.tokens;
+      ParameterTable table;
+      const VisionTransformer vit(table, model, config.data.image);
+      EXPECT_EQ(table.count(), size.parameters);
+    }
+  }
+}
+
+TEST(Configs, VisionTransformersDifferInTheirAttentionAlone) {
+  for (const std::string size :
+       {"vit_b16_imagenet", "vit_l16_imagenet", "vit_cifar10", "vit_digits"}) {
+    const Config sigmoid = shipped(size + "_sigmoid");
+    EXPECT_EQ(sigmoid.model.attention.kind, AttentionKind::sigmoid);
+    Config softmax = shipped(size + "_softmax");
+    EXPECT_EQ(softmax.model.attention.kind, AttentionKind::softmax);
+    softmax.run.name = sigmoid.run.name;
+    softmax.model.attention.kind = AttentionKind::sigmoid;
+    softmax.model.attention.bias = sigmoid.model.attention.bias;
+    EXPECT_EQ(to_yaml(softmax), to_yaml(sigmoid));
   }
 }
 
