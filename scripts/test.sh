@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything, and runs every test that this machine can run.
+# usage: scripts/test.sh [--long]     (with whole experiments, minutes each)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 
-install_packages "${build_packages[@]}" libgtest-dev libgmock-dev clang-format-14 git python3 python3-numpy python3-matplotlib python3-yaml shellcheck
+left_out=long
+case "${1:-}" in
+  "") ;;
+  --long) left_out="" ;;
+  -h | --help) sed -n '2,3s/^# //p' scripts/test.sh; exit 0 ;;
+  *) fail "unknown argument '$1'; usage: scripts/test.sh [--long]" ;;
+esac
+
+install_packages "${build_packages[@]}" libgtest-dev libgmock-dev clang-format-14 git python3 python3-numpy python3-matplotlib python3-yaml python3-sklearn shellcheck
 
 say "Checking the format"
 # Releases of clang-format differ in what they write: this one is packaged for Debian 12 and Ubuntu 24.04 alike.
@@ -16,10 +25,8 @@ say "Building"
 build
 
 say "Testing"
-if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
-  exclude=()
-else
+if ! { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }; then
   say "No GPU was found: the tests labelled gpu are skipped"
-  exclude=(--label-exclude gpu)
+  left_out+="${left_out:+|}gpu"
 fi
-ctest --test-dir build --output-on-failure --parallel "$(nproc)" "${exclude[@]}"
+ctest --test-dir build --output-on-failure --parallel "$(nproc)" ${left_out:+--label-exclude "^($left_out)$"}

@@ -214,10 +214,27 @@ def difference(run, base, span):
     return np.array([]), np.array([]), "validation"
 
 
+def counted_unit(runs):
+    """What the runs count their data in, as they record it: tokens, images, ..."""
+    suffix = "_per_second"
+    for run in runs:
+        for record in run.records["train"]:
+            for key in record:
+                if key.endswith(suffix):
+                    return key[:-len(suffix)]
+    return "tokens"
+
+
+def classifies(runs):
+    """Whether any run judges itself by its accuracy."""
+    return any("top5" in record for run in runs for record in run.records["validation"])
+
+
 def summarise(runs, span):
     """The rows of the table, as {column: text}."""
     base = next((run for run in runs if not run.is_empty()), runs[0])
     rows = []
+    unit, with_accuracy = counted_unit(runs), classifies(runs)
     for run in runs:
         train_loss = run.series("train", "loss")
         validation_steps, validation_loss = finite(run.series("validation", "step"),
@@ -225,21 +242,25 @@ def summarise(runs, span):
         everything = [r for split in run.records.values() for r in split]
         last = {key: max((number(r.get(key)) for r in everything
                           if not math.isnan(number(r.get(key)))), default=math.nan)
-                for key in ("step", "tokens", "seconds")}
+                for key in ("step", unit, "seconds")}
         best = int(np.argmin(validation_loss)) if len(validation_loss) else None
         row = {
             "run": run.name,
             "steps": count_text(last["step"], exact=True),
-            "tokens": count_text(last["tokens"]),
+            unit: count_text(last[unit]),
             "time": duration_text(last["seconds"]),
             "train loss": loss_text(at_the_end(train_loss)),
             "validation loss": loss_text(validation_loss[-1] if len(validation_loss) else math.nan),
             "best validation": "–" if best is None else
                                f"{validation_loss[best]:.4f} at {validation_steps[best]:,.0f}",
             "difference": "–",
-            "tokens/s": count_text(at_the_end(run.series("train", "tokens_per_second"))),
+            f"{unit}/s": count_text(at_the_end(run.series("train", f"{unit}_per_second"))),
             "gradient norm": short_text(at_the_end(run.series("train", "grad_norm"))),
         }
+        if with_accuracy:
+            for key, column in (("accuracy", "accuracy"), ("accuracy_ema", "averaged weights")):
+                _, values = finite(run.series("validation", "step"), run.series("validation", key))
+                row[column] = f"{values[-1]:.2%}" if len(values) else "–"
         if run is base:
             row["difference"] = "reference"
         else:
@@ -387,6 +408,22 @@ def draw_loss(axes, runs, kind, title, span):
     axes.set_ylabel("loss")
 
 
+def draw_accuracy(axes, runs):
+    axes.set_title("Validation accuracy")
+    curves = []
+    for run in runs:
+        x, accuracy = finite(run.series("validation", "step"), run.series("validation", "accuracy"))
+        if len(x):
+            axes.plot(x, accuracy, color=run.colour, linestyle=run.style, linewidth=1.8, marker="o",
+                      markersize=4)
+            curves.append(accuracy)
+    if not curves:
+        return say_instead(axes, "no run records its accuracy")
+    fit_y(axes, curves)
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+    x_axis(axes, "step", 1)
+
+
 def draw_gradient_norm(axes, runs, span):
     axes.set_title("Gradient norm")
     curves = []
@@ -477,7 +514,11 @@ def draw(runs, span):
         height = 13.2 + 0.28 * legend_rows
         figure, grid = plt.subplots(3, 3, figsize=(17, height), dpi=120)
         draw_loss(grid[0, 0], runs, "step", "Loss by step", span)
-        draw_loss(grid[0, 1], runs, "tokens", "Loss by tokens seen", span)
+        if classifies(runs):
+            draw_accuracy(grid[0, 1], runs)
+        else:
+            unit = counted_unit(runs)
+            draw_loss(grid[0, 1], runs, unit, f"Loss by {unit} seen", span)
         draw_loss(grid[0, 2], runs, "seconds", "Loss by time", span)
         draw_difference(grid[1, 0], runs, span)
         draw_over_time(grid[1, 1], runs, "attention_out_rms", "Attention output RMS: over training")
@@ -565,7 +606,7 @@ code {{ font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .93
 <h1>{title}</h1>
 <h2>At the end</h2>
 <div class="scroll">{table}</div>
-<p class="note">Train loss, tokens/s and gradient norm: mean over the last {share:.0%} of the
+<p class="note">Train loss, speed and gradient norm: mean over the last {share:.0%} of the
 records. Difference: loss minus that of the reference, at the last step both have reached.</p>
 {notes}
 <h2>Curves</h2>

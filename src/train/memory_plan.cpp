@@ -109,7 +109,8 @@ std::string describe_plan(const MemoryPlan& plan, const Config& config, const Ta
   text += plan_line("workspace", plan.workspace) + plan_line("batches", plan.batches) +
           plan_line("total", plan.total());
   text += fmt::format("\ncompute\n  {:<32} {:>14.4g}  (matrix products, forward and backward)\n",
-                      fmt::format("FLOPs a {}", task.unit()), plan.flops_per_unit);
+                      fmt::format("FLOPs {} {}", task.unit() == "image" ? "an" : "a", task.unit()),
+                      plan.flops_per_unit);
   return text;
 }
 

@@ -1,8 +1,6 @@
 // Images as files: what the tests of image sets and loaders share.
 #pragma once
 
-// Before jpeglib.h, which needs FILE and size_t.
-#include <jpeglib.h>
 #include <png.h>
 
 #include <cmath>
@@ -12,6 +10,8 @@
 #include <string>
 
 #include "data/image.h"
+// It needs size_t and FILE.
+#include <jpeglib.h>
 
 namespace sigtrain {
 

@@ -68,6 +68,17 @@ class CompareTest(unittest.TestCase):
                 page = file.read()
         return code, out.getvalue(), err.getvalue(), page
 
+    def test_counts_images_and_shows_the_accuracy_of_classifiers(self):
+        records = [{"step": s, "split": "train", "loss": 2.0, "images": s * 64, "seconds": s * 0.1,
+                    "images_per_second": 640.0} for s in range(1, 11)]
+        records += [{"step": s, "split": "validation", "loss": 1.0, "accuracy": a, "top5": 0.99,
+                     "accuracy_ema": a + 0.01} for s, a in ((5, 0.5), (10, 0.9125))]
+        code, out, err, page = self.main(self.run_folder("vit", records))
+        self.assertEqual((code, err), (0, ""))
+        for text in ("images/s", "640", "91.25%", "92.25%", "averaged weights"):
+            self.assertIn(text, out)
+        self.assertNotIn("tokens", out)
+
     def test_draws_and_tabulates_two_runs(self):
         layers = {"attention_out_rms": [0.1, 0.2], "attention_row_sum": [1.0, None],
                   "grad_norm": 0.5, "tokens_per_second": 200.0}

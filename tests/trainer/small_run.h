@@ -100,7 +100,8 @@ class SmallRun : public testing::Test {
       lines.push_back(nlohmann::ordered_json::parse(line));
       if (timing) continue;
       lines.back().erase("seconds");
-      for (const char* timing : {"tokens_per_second", "tflops", "mfu"}) lines.back().erase(timing);
+      for (const char* timing : {"tokens_per_second", "images_per_second", "tflops", "mfu"})
+        lines.back().erase(timing);
     }
     return lines;
   }

@@ -1,0 +1,186 @@
+// Classification of images by the trainer, as a user sees it: training, resuming, judging a
+// checkpoint, and what it says of bad data.
+#include "data/image_testing.h"
+#include "small_run.h"
+
+namespace sigtrain {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr const char* kImageConfig = R"(task: image_classification
+run: {name: images}
+model:
+  seq_len: 0
+  vision: {image_size: 8, patch_size: 4, classes: 0}
+  layers: 2
+  width: 16
+  heads: 2
+  attention: {kind: sigmoid, bias: -log(seq_len), causal: false, qk_norm: true}
+  norm: {kind: layernorm}
+  position: {kind: learned}
+  mlp: {kind: gelu, hidden: 32}
+  linear_bias: true
+  layer_scale: 0.1
+  dropout: 0.1
+  stochastic_depth: 0.2
+loss: {label_smoothing: 0.1}
+optimizer: {learning_rate: 0.01, ema_decay: 0.9, layer_decay: 0.8}
+schedule: {warmup_steps: 2}
+train: {steps: 12, micro_batch: 4, global_batch: 8}
+data:
+  source: image_folder
+  train: [images/train]
+  validation: [images/test]
+  workers: 2
+  image: {eval_resize: 10}
+augment: {crop: resized, flip: true, randaugment_ops: 1, erasing: 0.3, mixup: 0.4, cutmix: 1.0}
+eval: {every: 6}
+checkpoint: {every: 4, keep: 3}
+log: {every: 1}
+)";
+
+class ImageRun : public SmallRun {
+ protected:
+  ImageRun() {
+    spill(folder() / "images.yaml", kImageConfig);
+    for (int i = 0; i < 30; ++i) {
+      const std::string part = i % 5 == 4 ? "test" : "train";
+      const fs::path path =
+          folder() / "images" / part / ("class" + std::to_string(i % 3)) / std::to_string(i);
+      fs::create_directories(path.parent_path());
+      // A class is a colour.
+      Image image = smooth_image(12 + i % 4, 14, 3, 0.3 * i);
+      for (size_t p = static_cast<size_t>(i % 3); p < image.pixels.size(); p += 3)
+        image.pixels[p] = 250;
+      spill(path.string() + (i % 2 == 0 ? ".jpg" : ".png"),
+            i % 2 == 0 ? jpeg_of(image) : png_of(image));
+    }
+  }
+  ProcessResult train_images(const std::vector<std::string>& arguments, int threads = 1) {
+    return run("trainer", std::vector<std::string>{"--config", "images.yaml"} + arguments, threads);
+  }
+  ProcessResult train_well_images(const std::vector<std::string>& arguments, int threads = 1) {
+    const ProcessResult result = train_images(arguments, threads);
+    EXPECT_EQ(result.exit_code, 0) << result.output();
+    return result;
+  }
+  std::string a_training_image() const { return (folder() / "images/train/class0/0.jpg").string(); }
+};
+
+TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
+  train_well_images({});
+  const auto lines = metrics("images", true);
+  ASSERT_EQ(lines.size(), 14u);
+  EXPECT_EQ(lines[0]["images"], 8);
+  EXPECT_GT(lines[0]["images_per_second"], 0.0);
+  EXPECT_TRUE(lines[0].contains("objective"));
+  const auto& last = lines.back();
+  EXPECT_EQ(last["split"], "validation");
+  EXPECT_EQ(last["targets"], 6);
+  EXPECT_EQ(last["top5"], 1.0);  // of three classes
+  for (const char* key : {"loss", "accuracy", "loss_ema", "accuracy_ema", "top5_ema"})
+    EXPECT_TRUE(last.contains(key)) << key;
+  // The resolved config says what was left to the data, and runs again.
+  const std::string resolved = slurp(runs("images") / "config.yaml");
+  EXPECT_THAT(resolved, AllOf(HasSubstr("classes: 3"), HasSubstr("seq_len: 5")));
+  const ProcessResult again =
+      run("trainer", {"--config", "runs/images/config.yaml", "--set", "run.dir=runs/again"});
+  EXPECT_EQ(again.exit_code, 0) << again.output();
+  expect_same_run("images", "again", 12);
+
+  const ProcessResult judged = train_images({"--eval-only"});
+  EXPECT_EQ(judged.exit_code, 0) << judged.output();
+  EXPECT_THAT(judged.output(), AllOf(HasSubstr("accuracy"), HasSubstr("top-5 1.0000"),
+                                     HasSubstr("averaged weights"), Not(HasSubstr("perplexity"))));
+}
+
+TEST_F(ImageRun, GivesTheSameBitsForAnyNumberOfThreads) {
+  train_well_images({});
+  train_well_images({"--set", "run.dir=runs/more", "data.workers=5", "data.prefetch=1"}, 3);
+  expect_same_run("images", "more", 12);
+}
+
+TEST_F(ImageRun, ResumesToTheSameBits) {
+  train_well_images({"--set", "run.dir=runs/whole"});
+  train_well_images({"--set", "train.steps=12"});
+  fs::remove_all(checkpoint("images", 12));
+  train_well_images({"--resume", "auto"});
+  expect_same_run("whole", "images", 12);
+}
+
+TEST_F(ImageRun, LearnsWhatAClassIs) {
+  train_well_images({"--set", "train.steps=150", "model.dropout=0", "model.stochastic_depth=0",
+                     "augment.mixup=0", "augment.cutmix=0", "augment.randaugment_ops=0",
+                     "augment.erasing=0", "eval.every=0"});
+  EXPECT_EQ(metrics("images").back()["accuracy"], 1.0);
+}
+
+TEST_F(ImageRun, LeavesDamagedImagesOutAndSaysSo) {
+  const std::string bytes = slurp(a_training_image());
+  spill(a_training_image(), bytes.substr(0, bytes.size() / 2));
+  const ProcessResult stopped = train_images({});
+  EXPECT_EQ(stopped.exit_code, 1);
+  EXPECT_THAT(stopped.output(),
+              AllOf(HasSubstr("images/train/class0/0.jpg: damaged, left out"),
+                    HasSubstr("1 of 24 images are damaged"), HasSubstr("data.image.max_damaged")));
+  const ProcessResult result = train_well_images({"--set", "data.image.max_damaged=0.1"});
+  EXPECT_THAT(result.output(), HasSubstr("class0/0.jpg: damaged, left out"));
+  // One of the test images: it does not count.
+  flip_byte(folder() / "images/test/class0/9.png");
+  const ProcessResult judged =
+      train_well_images({"--set", "data.image.max_damaged=0.2", "run.dir=runs/judged"});
+  EXPECT_THAT(judged.output(), HasSubstr("test/class0/9.png: damaged, left out"));
+  EXPECT_EQ(metrics("judged").back()["targets"], 5);
+}
+
+TEST_F(ImageRun, SaysWhatIsWrongWithTheData) {
+  const auto error = [&](const std::vector<std::string>& settings) {
+    const ProcessResult result = train_images(std::vector<std::string>{"--set"} + settings);
+    EXPECT_NE(result.exit_code, 0);
+    return result.output();
+  };
+  EXPECT_THAT(error({"model.vision.classes=10"}), HasSubstr("has 3 classes, the model 10"));
+  EXPECT_THAT(error({"data.train=[images/none]"}), HasSubstr("cannot list images/none"));
+  EXPECT_THAT(error({"augment.crop=none"}),
+              AllOf(HasSubstr("images/train/class"), HasSubstr("the model takes 8 x 8")));
+  EXPECT_THAT(error({"data.image.eval_resize=0"}),
+              AllOf(HasSubstr("images/test/class"), HasSubstr("set data.image.eval_resize")));
+  EXPECT_THAT(error({"data.source=cifar10"}), HasSubstr("images/train"));
+  fs::create_directories(folder() / "images/test/class1b");
+  EXPECT_THAT(error({"train.steps=12"}), HasSubstr("class1b: the class has no images"));
+  spill(folder() / "images/test/class1b/x.png", png_of(smooth_image(12, 12, 3)));
+  EXPECT_THAT(error({"model.vision.classes=0"}), HasSubstr("model 3"));
+  fs::rename(folder() / "images/test/class1b/x.png", folder() / "images/test/x.png");
+  fs::remove_all(folder() / "images/test/class1b");
+  fs::rename(folder() / "images/test/class1", folder() / "images/test/class7");
+  EXPECT_THAT(error({"train.steps=12"}),
+              HasSubstr("data.validation has other classes than data.train"));
+}
+
+TEST_F(ImageRun, WarnsWhenARunGoesOnWithOtherImages) {
+  train_well_images({"--set", "train.steps=4"});
+  fs::remove(a_training_image());
+  const ProcessResult result = train_well_images({"--resume", "auto"});
+  EXPECT_THAT(result.output(), HasSubstr("it goes on at other samples"));
+}
+
+TEST_F(ImageRun, GenerateRefusesAClassifier) {
+  train_well_images({"--set", "train.steps=4"});
+  const ProcessResult result = run("generate", {"runs/images", "--prompt", "x"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output(), HasSubstr("no language model but one for image_classification"));
+}
+
+TEST_F(ImageRun, DryRunNeedsNoImages) {
+  fs::remove_all(folder() / "images");
+  const ProcessResult result = train_images({"--dry-run", "--set", "model.vision.classes=3"});
+  EXPECT_EQ(result.exit_code, 0) << result.output();
+  EXPECT_THAT(result.output(), AllOf(HasSubstr("patch_embedding.weight"), HasSubstr("class_token"),
+                                     HasSubstr("FLOPs an image")));
+}
+
+}  // namespace
+}  // namespace sigtrain
