@@ -72,5 +72,19 @@ TEST(SincosTable, HoldsSinesThenCosines) {
   }
 }
 
+TEST(SincosTable, OfASquareHoldsColumnsThenRows) {
+  const std::vector<double> line = sincos_table(3, 4), square = sincos_2d_table(3, 8);
+  ASSERT_EQ(square.size(), 72u);
+  for (int row = 0; row < 3; ++row) {
+    for (int column = 0; column < 3; ++column) {
+      const double* patch = square.data() + 8 * (3 * row + column);
+      for (int i = 0; i < 4; ++i) {
+        EXPECT_EQ(patch[i], line[static_cast<size_t>(4 * column + i)]);
+        EXPECT_EQ(patch[4 + i], line[static_cast<size_t>(4 * row + i)]);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sigtrain

@@ -69,6 +69,40 @@ TEST(OptimizerRanges, EverythingDecaysWhereAskedTo) {
   }
 }
 
+// The last group learns at the full rate, each one in front of it at layer_decay of the next.
+TEST(OptimizerRanges, RatesFallTowardsTheFirstLayer) {
+  ParameterTable table;
+  for (const char* name : {"embedding", "layers.0", "layers.1", "head"}) {
+    table.begin_group(name);
+    table.add(std::string(name) + ".weight", {3, 3}, ParameterKind::linear_weight, {});
+    table.add(std::string(name) + ".bias", {3}, ParameterKind::bias, {});
+  }
+  OptimizerConfig config = plain_config();
+  config.layer_decay = 0.5;
+  const auto ranges = optimizer_ranges(table, config, 64);
+  for (const Parameter& parameter : table.parameters()) {
+    EXPECT_EQ(desc_of(ranges, parameter).rate_scale, std::pow(0.5, 3 - parameter.group))
+        << parameter.name;
+  }
+  config.layer_decay = 1.0;
+  for (const OptimizerRange& range : optimizer_ranges(table, config, 64))
+    EXPECT_EQ(range.desc.rate_scale, 1.0);
+}
+
+TEST(OptimizerRanges, FrozenParametersNeitherMoveNorDecay) {
+  ParameterTable table;
+  table.begin_group("embedding");
+  table.set_frozen(true);
+  const ParameterId frozen = table.add("a.weight", {2, 2}, ParameterKind::linear_weight, {});
+  table.set_frozen(false);
+  const ParameterId free = table.add("b.weight", {2, 2}, ParameterKind::linear_weight, {});
+  const auto ranges = optimizer_ranges(table, plain_config(), 64);
+  EXPECT_EQ(desc_of(ranges, table[frozen]).rate_scale, 0.0);
+  EXPECT_EQ(desc_of(ranges, table[frozen]).weight_decay, 0.0);
+  EXPECT_EQ(desc_of(ranges, table[free]).rate_scale, 1.0);
+  EXPECT_EQ(desc_of(ranges, table[free]).weight_decay, 0.25);
+}
+
 TEST(OptimizerRanges, MupSimpleScalesLinearWeightsAlone) {
   const Model model;
   OptimizerConfig config = plain_config();

@@ -64,6 +64,16 @@ TEST(Progress, LineTellsWhatTheHardwareDoes) {
             "step 1/10  52.9k tok/s  476 TFLOP/s  48.1% MFU");
 }
 
+TEST(Progress, LineTellsTheAccuracyOfClassifiers) {
+  EXPECT_EQ(progress_line({.step = 1,
+                           .total_steps = 10,
+                           .validation_loss = 0.5,
+                           .validation_accuracy = 0.91254,
+                           .units_per_second = 2820.0,
+                           .unit = "image"}),
+            "step 1/10  val 0.5000  acc 91.25%  2.82k image/s");
+}
+
 TEST(Progress, BarFitsEveryWidth) {
   for (int columns = 0; columns < 200; ++columns) {
     EXPECT_LE(progress_bar(example(), columns).size(), static_cast<size_t>(columns));

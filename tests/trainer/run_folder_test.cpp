@@ -45,7 +45,7 @@ TEST_F(RunFolder, HoldsMetricsOfEveryLoggedStep) {
     }
     if (line["split"] == "validation") {
       EXPECT_THAT(keys(line), ElementsAre("step", "split", "loss", "accuracy", "targets",
-                                          "loss_ema", "seconds", "tokens"));
+                                          "loss_ema", "accuracy_ema", "seconds", "tokens"));
       EXPECT_EQ(line["targets"], 6 * 32);
       continue;
     }
