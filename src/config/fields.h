@@ -215,7 +215,7 @@ inline constexpr auto kFields<DataConfig> = std::tuple{
     Field{"tokenizer", &DataConfig::tokenizer, "the .model file or \"bytes\"; read by generate"},
     Field{"prefetch", &DataConfig::prefetch, "steps read ahead", kSize},
     Field{"workers", &DataConfig::workers,
-          "threads that make batches of images; 0: one a processor", kSizeOrZero},
+          "threads that make batches of images; 0: one a processor, at most 16", kSizeOrZero},
     Field{"image", &DataConfig::image, ""},
 };
 

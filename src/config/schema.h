@@ -149,7 +149,7 @@ struct DataConfig {
   std::vector<std::string> validation;  // likewise
   std::string tokenizer;                // the .model file, or "bytes"; read by generate
   int64_t prefetch = 4;                 // steps read ahead
-  int64_t workers = 0;                  // threads that make batches of images; 0: one a processor
+  int64_t workers = 0;  // threads that make batches of images; 0: one a processor, at most 16
   ImageDataConfig image;
 };
 

@@ -290,9 +290,13 @@ class Checker {
         [&] { return config_.train.global_batch % augment.repeats != 0; },
         fmt::format("{} is not a multiple of augment.repeats, {}", config_.train.global_batch,
                     augment.repeats));
-    forbid(
-        {"loss.z_loss"}, [&] { return config_.loss.z_loss > 0.0; },
-        "is of large vocabularies: it has no effect on images");
+    const auto forbid_of_tokens = [&](const char* key, bool used) {
+      forbid(
+          {key}, [&] { return used; }, "is of tokens: it has no effect on images");
+    };
+    forbid_of_tokens("loss.z_loss", config_.loss.z_loss > 0.0);
+    forbid_of_tokens("loss.chunk_rows", config_.loss.chunk_rows != 0);
+    forbid_of_tokens("data.tokenizer", !config_.data.tokenizer.empty());
   }
 
   const Config& config_;

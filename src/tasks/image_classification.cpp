@@ -22,7 +22,8 @@ LossReport mean_of(const std::vector<double>& sums) {
 
 int worker_count(const DataConfig& data) {
   if (data.workers > 0) return static_cast<int>(data.workers);
-  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  // Each holds a batch: many would hold much memory, and 16 outrun a GPU.
+  return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 16U));
 }
 
 /// As many batches as there are threads to make them, if not more.

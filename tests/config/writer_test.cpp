@@ -87,6 +87,8 @@ Config changed() {
   config.model.vision.patch_size = 17;
   config.model.vision.channels = 1;
   config.loss.z_loss = 0.0;
+  config.loss.chunk_rows = 0;
+  config.data.tokenizer = "";
   config.data.image.eval_resize = 70;
   config.augment.repeats = 2;
   config.augment.saturation = config.augment.hue = 0.0;

@@ -162,5 +162,25 @@ TEST_F(GpuTraining, TellsSpeedAndMemory) {
   }
 }
 
+TEST_F(GpuTraining, ImagesGiveTheSameBitsFromAGraphAndWithRecomputation) {
+  const std::vector<std::string> settings = {
+      "data.source=synthetic",   "data.train=[]",         "data.validation=[]",
+      "data.tokenizer=''",       "eval.every=0",          "eval.sequences=0",
+      "train.steps=12",          "train.global_batch=64", "train.micro_batch=32",
+      "schedule.warmup_steps=4", "log.every=4",           "log.diagnostics=false",
+      "checkpoint.every=6"};
+  const std::string config = "vit_cifar10_sigmoid";
+  train("graph", config, settings);
+  train("eager", config, with(settings, {"train.cuda_graph=false"}));
+  train("block", config, with(settings, {"train.recompute=block"}));
+  expect_same_run("graph", "eager", 12);
+  expect_same_run("graph", "block", 12);
+  std::filesystem::remove_all(run_folder("eager") / "checkpoints" / "step_00000012");
+  const ProgramResult resumed =
+      run_trainer(arguments("eager", config, settings) + " --device cuda --resume auto");
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  expect_same_run("graph", "eager", 12);
+}
+
 }  // namespace
 }  // namespace sigtrain
