@@ -117,9 +117,10 @@ ImageBatch ImageEvaluation::get(int64_t step) const {
   batch.rows = batch_;
   batch.images.reserve(static_cast<size_t>(batch_ * size_ * size_ * channels_));
   const Image black(size_, size_, channels_);
-  for (int64_t index = step * batch_; index < (step + 1) * batch_; ++index) {
+  for (int64_t row = step * batch_; row < (step + 1) * batch_; ++row) {
     int32_t label = kNoLabel;
-    if (index < count_) {
+    if (row < count_) {
+      const int64_t index = row * images_->size() / count_;
       try {
         const DecodedPart part = read_named(*images_, index, channels_,
                                             [&](ImageSize size) { return view_.choose(size); });

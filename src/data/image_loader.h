@@ -59,11 +59,12 @@ class ShuffledImages final : public ImageSource {
   mutable DamageCount damage_;
 };
 
-/// For evaluation: every image once, in order. The last batch is filled up with rows without a
+/// For evaluation: each image once, in order. The last batch is filled up with rows without a
 /// label; a damaged image is such a row.
 class ImageEvaluation {
  public:
-  /// The first config.eval.sequences images (0: all), config.train.micro_batch at a time.
+  /// config.eval.sequences of the images, evenly spaced, as sets lie class by class (0: all);
+  /// config.train.micro_batch at a time.
   ImageEvaluation(std::shared_ptr<const ImageSet> images, const Config& config);
 
   int64_t steps() const { return (count_ + batch_ - 1) / batch_; }

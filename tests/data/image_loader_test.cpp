@@ -226,6 +226,9 @@ TEST(ImageEvaluation, TakesEveryImageOnceInOrder) {
   few.eval.sequences = 5;
   EXPECT_EQ(ImageEvaluation(std::make_shared<FakeImages>(10), few).steps(), 2);
   EXPECT_EQ(ImageEvaluation(std::make_shared<FakeImages>(10), few).get(1).counted, 1);
+  // Every other one.
+  const ImageBatch spread = ImageEvaluation(std::make_shared<FakeImages>(10), few).get(0);
+  for (size_t row = 0; row < 4; ++row) EXPECT_EQ(spread.images[row * 8 * 8 * 3], 2 * row);
 }
 
 TEST(ImageEvaluation, LeavesDamagedImagesOut) {
