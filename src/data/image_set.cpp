@@ -1,8 +1,8 @@
 #include "data/image_set.h"
 
 #include "config/enum_names.h"
-#include "data/image_files.h"
 #include "data/image_folder.h"
+#include "data/stored_images.h"
 
 namespace sigtrain {
 namespace {

@@ -1,4 +1,4 @@
-#include "data/image_files.h"
+#include "data/stored_images.h"
 
 #include <algorithm>
 
