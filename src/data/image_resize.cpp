@@ -9,37 +9,41 @@ namespace {
 /// Weights are integers over 2^22, as in Pillow: 8 bits of pixel, 22 of weight and 2 to spare.
 constexpr int kPrecisionBits = 32 - 8 - 2;
 
-/// The pixels [first, first + weights.size()) of a line and what each adds to one of the output.
+/// For each pixel of a line, the `count` pixels of the input from `first` on and what each adds.
 struct Taps {
-  int64_t first = 0;
-  std::vector<int32_t> weights;
+  int64_t count = 0;
+  std::vector<int64_t> first;
+  std::vector<int32_t> weights;  // [pixels, count]
 };
 
 /// Triangles as wide as an output pixel or, where that is less, an input pixel. `start` and
 /// `length` say which part of the line is wanted; pixels outside of [low, high) do not count.
-std::vector<Taps> make_taps(double start, double length, int64_t low, int64_t high, int64_t out) {
+Taps make_taps(double start, double length, int64_t low, int64_t high, int64_t out) {
   const double scale = length / static_cast<double>(out), support = std::max(scale, 1.0);
-  std::vector<Taps> all(static_cast<size_t>(out));
+  Taps taps;
+  // As many for all, so that loops over them have a known length: windows are moved inside and
+  // filled up with zeros.
+  taps.count = std::min(high - low, static_cast<int64_t>(std::ceil(2.0 * support)) + 1);
+  taps.weights.assign(static_cast<size_t>(out * taps.count), 0);
   std::vector<double> weights;
   for (int64_t i = 0; i < out; ++i) {
     const double center = start + (static_cast<double>(i) + 0.5) * scale;
-    const auto first = std::max(low, static_cast<int64_t>(std::floor(center - support + 0.5)));
+    const auto begin = std::max(low, static_cast<int64_t>(std::floor(center - support + 0.5)));
     const auto end = std::min(high, static_cast<int64_t>(std::floor(center + support + 0.5)));
     weights.clear();
     double sum = 0.0;
-    for (int64_t x = first; x < end; ++x) {
+    for (int64_t x = begin; x < end; ++x) {
       const double distance = std::abs((static_cast<double>(x) - center + 0.5) / support);
       weights.push_back(std::max(0.0, 1.0 - distance));
       sum += weights.back();
     }
-    Taps& taps = all[static_cast<size_t>(i)];
-    taps.first = first;
-    for (const double weight : weights) {
-      taps.weights.push_back(
-          static_cast<int32_t>(std::floor(weight / sum * (1 << kPrecisionBits) + 0.5)));
-    }
+    const int64_t first = std::min(begin, high - taps.count);
+    taps.first.push_back(first);
+    int32_t* own = taps.weights.data() + i * taps.count + (begin - first);
+    for (const double weight : weights)
+      *own++ = static_cast<int32_t>(std::floor(weight / sum * (1 << kPrecisionBits) + 0.5));
   }
-  return all;
+  return taps;
 }
 
 uint8_t rounded(int32_t sum) {
@@ -48,15 +52,33 @@ uint8_t rounded(int32_t sum) {
 
 constexpr int32_t kHalf = 1 << (kPrecisionBits - 1);
 
-template <int64_t kChannels>
-void resize_row(const uint8_t* row, const std::vector<Taps>& taps, uint8_t* out) {
-  for (const Taps& tap : taps) {
+/// kCount: taps.count, or 0 for any.
+template <int64_t kChannels, int64_t kCount>
+void resize_row(const uint8_t* row, const Taps& taps, uint8_t* out) {
+  const int64_t count = kCount > 0 ? kCount : taps.count;
+  const int32_t* weights = taps.weights.data();
+  for (const int64_t first : taps.first) {
     int32_t sums[kChannels];
     std::fill_n(sums, kChannels, kHalf);
-    const uint8_t* pixel = row + tap.first * kChannels;
-    for (const int32_t weight : tap.weights)
-      for (int64_t c = 0; c < kChannels; ++c) sums[c] += weight * *pixel++;
+    const uint8_t* pixel = row + first * kChannels;
+    for (int64_t k = 0; k < count; ++k)
+      for (int64_t c = 0; c < kChannels; ++c) sums[c] += weights[k] * pixel[k * kChannels + c];
     for (int64_t c = 0; c < kChannels; ++c) *out++ = rounded(sums[c]);
+    weights += count;
+  }
+}
+
+template <int64_t kChannels>
+void resize_row(const uint8_t* row, const Taps& taps, uint8_t* out) {
+  switch (taps.count) {
+    case 3:
+      return resize_row<kChannels, 3>(row, taps, out);
+    case 4:
+      return resize_row<kChannels, 4>(row, taps, out);
+    case 5:
+      return resize_row<kChannels, 5>(row, taps, out);
+    default:
+      return resize_row<kChannels, 0>(row, taps, out);
   }
 }
 
@@ -69,8 +91,8 @@ Image resize(const Image& image, const Box& box, ImageSize out) {
   const auto ceil_of = [](double x) { return static_cast<int64_t>(std::ceil(x - 1e-6)); };
   const int64_t bottom = std::min(image.height, ceil_of(box.top + box.height));
   const int64_t right = std::min(image.width, ceil_of(box.left + box.width));
-  const std::vector<Taps> across = make_taps(box.left, box.width, left, right, out.width);
-  const std::vector<Taps> down = make_taps(box.top, box.height, top, bottom, out.height);
+  const Taps across = make_taps(box.left, box.width, left, right, out.width);
+  const Taps down = make_taps(box.top, box.height, top, bottom, out.height);
   // Rows first: they are fewer than columns where a part is cut out.
   Image narrow(bottom - top, out.width, image.channels);
   for (int64_t y = top; y < bottom; ++y) {
@@ -84,11 +106,11 @@ Image resize(const Image& image, const Box& box, ImageSize out) {
   const int64_t columns = out.width * image.channels;
   std::vector<int32_t> sums(static_cast<size_t>(columns));
   for (int64_t y = 0; y < out.height; ++y) {
-    const Taps& taps = down[static_cast<size_t>(y)];
     std::fill(sums.begin(), sums.end(), kHalf);
-    for (size_t k = 0; k < taps.weights.size(); ++k) {
-      const uint8_t* row = narrow.row(taps.first - top + static_cast<int64_t>(k));
-      const int32_t weight = taps.weights[k];
+    for (int64_t k = 0; k < down.count; ++k) {
+      const uint8_t* row = narrow.row(down.first[static_cast<size_t>(y)] - top + k);
+      const int32_t weight = down.weights[static_cast<size_t>(y * down.count + k)];
+      if (weight == 0) continue;
 #pragma omp simd
       for (int64_t i = 0; i < columns; ++i) sums[static_cast<size_t>(i)] += weight * row[i];
     }
