@@ -7,33 +7,40 @@ namespace {
 
 constexpr int warps = 32;
 
-// One block a strip of 32 columns: a warp reads 128 neighbouring bytes of every 32nd row, and the
-// warps' sums are added in order.
+struct AllPartialSums {
+  PartialSums sums[most_partial_sums];
+};
+
+// One block a strip of 32 columns of one sum: a warp reads 128 neighbouring bytes of every 32nd
+// row, and the warps' sums are added in order.
 __global__ void __launch_bounds__(32 * warps)
-    add_partial_sums_kernel(const float* partials, int64_t rows, int64_t stride, int64_t width,
-                            float* result) {
+    add_partial_sums_kernel(const __grid_constant__ AllPartialSums all, int64_t width) {
   __shared__ float sums[warps][33];  // a column of it falls into 32 banks
+  const PartialSums& call = all.sums[blockIdx.y];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t column = int64_t{blockIdx.x} * 32 + lane;
   float sum = 0.0f;
   if (column < width) {
 #pragma unroll 8
-    for (int64_t row = warp; row < rows; row += warps) sum += partials[row * stride + column];
+    for (int64_t row = warp; row < call.rows; row += warps)
+      sum += call.partials[row * call.stride + column];
   }
   sums[warp][lane] = sum;
   __syncthreads();
   // Warp w finishes column w.
   const float total = warp_sum(sums[lane][warp]);
   const int64_t own = int64_t{blockIdx.x} * 32 + warp;
-  if (lane == 0 && own < width) result[own] += total;
+  if (lane == 0 && own < width) call.result[own] += total;
 }
 
-constexpr int column_warps = 8;
+constexpr int column_warps = 8, column_loads = 8;
+// As many as fit with the registers of eight rows' loads, all at once.
+constexpr int column_blocks_per_multiprocessor = 4;
 
 // A warp owns a strip of 256 columns, 8 a lane (without 16-byte rows: 32 lanes' elements 32 apart),
 // and takes every eighth row of its block's rows.
 template <bool kAligned>
-__global__ void __launch_bounds__(32 * column_warps)
+__global__ void __launch_bounds__(32 * column_warps, column_blocks_per_multiprocessor)
     column_sums_kernel(const bf16* x, int64_t rows, int64_t width, int64_t rows_per_block,
                        float* partials) {
   __shared__ float sums[column_warps][32 * vector_size];
@@ -44,12 +51,21 @@ __global__ void __launch_bounds__(32 * column_warps)
   const int64_t begin = int64_t{blockIdx.y} * rows_per_block;
   const int64_t end = min(begin + rows_per_block, rows);
   float total[8] = {};
-#pragma unroll 4
-  for (int64_t row = begin + warp; row < end; row += column_warps) {
-    float v[8];
-    part.load_row(x + row * width + first_column, v);
+  // Loads of several rows are in flight together.
+  for (int64_t row = begin + warp; row < end; row += column_loads * column_warps) {
+    uint4 packed[column_loads];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) total[i] += v[i];
+    for (int j = 0; j < column_loads; ++j) {
+      const int64_t at = row + j * column_warps;
+      packed[j] = at < end ? part.load_packed(x + at * width + first_column) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int j = 0; j < column_loads; ++j) {
+      float v[8];
+      unpack(packed[j], v);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) total[i] += v[i];
+    }
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) sums[warp][part.column(i)] = total[i];
@@ -64,12 +80,12 @@ __global__ void __launch_bounds__(32 * column_warps)
 
 struct ColumnGrid {
   ColumnGrid(int64_t rows, int64_t width) {
-    strips = ceil_div(width, 32 * vector_size);
-    // Eight blocks a multiprocessor over all strips, each with four rows a warp at least.
-    const int64_t wanted = std::max<int64_t>(
-        1, int64_t{device_limits().multiprocessors} * 8 / std::max<int64_t>(strips, 1));
-    rows_per_block =
-        std::max<int64_t>(4 * column_warps, ceil_div(rows, std::min<int64_t>(wanted, 65535)));
+    strips = std::max<int64_t>(1, ceil_div(width, 32 * vector_size));
+    // No more than run at once, and with one round of loads at least.
+    const int64_t wanted = std::clamp<int64_t>(int64_t{device_limits().multiprocessors} *
+                                                   column_blocks_per_multiprocessor / strips,
+                                               1, 65535);
+    rows_per_block = std::max<int64_t>(column_loads * column_warps, ceil_div(rows, wanted));
     blocks = ceil_div(rows, rows_per_block);
   }
   int64_t strips, rows_per_block, blocks;
@@ -77,11 +93,14 @@ struct ColumnGrid {
 
 }  // namespace
 
-void add_partial_sums(const float* partials, int64_t rows, int64_t stride, int64_t width,
-                      float* result, cudaStream_t stream) {
-  if (rows <= 0 || width <= 0) return;
-  add_partial_sums_kernel<<<static_cast<unsigned>(ceil_div(width, 32)), 32 * warps, 0, stream>>>(
-      partials, rows, stride, width, result);
+void add_partial_sums(std::initializer_list<PartialSums> sums, int64_t width, cudaStream_t stream) {
+  AllPartialSums all{};
+  unsigned count = 0;
+  for (const PartialSums& sum : sums)
+    if (sum.result && sum.rows > 0) all.sums[count++] = sum;
+  if (count == 0 || width <= 0) return;
+  const dim3 grid(static_cast<unsigned>(ceil_div(width, 32)), count);
+  add_partial_sums_kernel<<<grid, 32 * warps, 0, stream>>>(all, width);
 }
 
 void add_column_sums(const bf16* x, int64_t rows, int64_t width, float* result, float* partials,
@@ -96,7 +115,7 @@ void add_column_sums(const bf16* x, int64_t rows, int64_t width, float* result, 
     column_sums_kernel<false>
         <<<grid, 32 * column_warps, 0, stream>>>(x, rows, width, sizes.rows_per_block, partials);
   }
-  add_partial_sums(partials, sizes.blocks, width, width, result, stream);
+  add_partial_sums({{partials, sizes.blocks, width, result}}, width, stream);
 }
 
 int64_t column_sum_partials(int64_t rows, int64_t width) {

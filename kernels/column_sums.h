@@ -6,12 +6,21 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 namespace sigtrain::kernels {
 
-/// result[c] += sum over r < rows of partials[r * stride + c], c < width.
-void add_partial_sums(const float* partials, int64_t rows, int64_t stride, int64_t width,
-                      float* result, cudaStream_t stream);
+/// A sum over `rows` rows, `stride` floats apart, that is added to `result`.
+struct PartialSums {
+  const float* partials;
+  int64_t rows, stride;
+  float* result;  // null: nothing to do
+};
+constexpr int most_partial_sums = 3;
+
+/// result[c] += sum over r < rows of partials[r * stride + c], c < width, for each of `sums` (no
+/// more than most_partial_sums) in one launch.
+void add_partial_sums(std::initializer_list<PartialSums> sums, int64_t width, cudaStream_t stream);
 
 /// result[c] += sum over rows of x [rows, width]. `partials` has column_sum_partials(rows, width)
 /// floats.

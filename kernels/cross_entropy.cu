@@ -6,6 +6,7 @@ namespace sigtrain::kernels {
 namespace {
 
 constexpr int block_threads = 512;
+constexpr int loads = 4;  // of a thread, in flight together
 constexpr float log2_e = 1.44269504088896341f;
 constexpr double ln_2 = 0.693147180559945309;
 
@@ -14,29 +15,33 @@ constexpr double ln_2 = 0.693147180559945309;
 struct Exponentials {
   float maximum = -INFINITY, sum = 0.0f;
 
-  __device__ void add(const float (&logits)[8]) {
-    float largest = logits[0];
-#pragma unroll
-    for (int i = 1; i < 8; ++i) largest = fmaxf(largest, logits[i]);
+  /// `largest` of these logits.
+  __device__ void add(const float (&logits)[8], float largest) {
     largest *= log2_e;
     if (largest > maximum) {
-      sum *= exp2f(maximum - largest);
+      sum *= exp2f_fast(maximum - largest);
       maximum = largest;
     }
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum += exp2f(fmaf(logits[i], log2_e, -maximum));
+    for (int i = 0; i < 8; ++i) sum += exp2f_fast(fmaf(logits[i], log2_e, -maximum));
   }
 };
 
-/// Whether a logit says that the target is not the first of the largest ones.
-__device__ inline bool beats(float logit, int64_t index, float target_logit, int64_t target) {
-  return logit > target_logit || (logit == target_logit && index < target);
+/// Whether some logits, `first` being the index of the first, say that the target is not the first
+/// of the largest ones.
+__device__ inline bool beats(const float (&logits)[8], float largest, int first, float target_logit,
+                             int target) {
+  if (largest != target_logit) return largest > target_logit;
+  bool result = false;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) result |= logits[i] == target_logit && first + i < target;
+  return result;
 }
 
 // One block a row. With kCached the row waits in shared memory for the second pass; without, it is
 // read again, from the second-level cache as a rule.
 template <bool kCached>
-__global__ void __launch_bounds__(block_threads) cross_entropy_kernel(CrossEntropy call) {
+__global__ void __launch_bounds__(block_threads, 3) cross_entropy_kernel(CrossEntropy call) {
   extern __shared__ uint4 cached[];
   __shared__ BlockSum<float>::Storage storage;
   __shared__ float warp_maxima[block_threads / 32];
@@ -70,19 +75,30 @@ __global__ void __launch_bounds__(block_threads) cross_entropy_kernel(CrossEntro
   float sum_logits = 0.0f;
   bool beaten = false;
   const auto see = [&](const float(&x)[8], int first) {
-    mine.add(x);
+    float largest = x[0];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) beaten |= beats(x[i], first + i, target_logit, target);
+    for (int i = 1; i < 8; ++i) largest = fmaxf(largest, x[i]);
+    mine.add(x, largest);
+    beaten = beaten || beats(x, largest, first, target_logit, target);
   };
-#pragma unroll 4
-  for (int j = threadIdx.x; j < vectors; j += block_threads) {
-    const uint4 raw = reinterpret_cast<const uint4*>(logits)[j];
-    if constexpr (kCached) cached[j] = raw;
-    float x[8];
-    unpack(raw, x);
-    see(x, j * vector_size);
+  for (int start = threadIdx.x; start < vectors; start += loads * block_threads) {
+    uint4 raw[loads];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum_logits += x[i];
+    for (int k = 0; k < loads; ++k) {
+      const int j = start + k * block_threads;
+      if (j < vectors) raw[k] = load_once(logits + j * vector_size);
+    }
+#pragma unroll
+    for (int k = 0; k < loads; ++k) {
+      const int j = start + k * block_threads;
+      if (j >= vectors) break;
+      if constexpr (kCached) cached[j] = raw[k];
+      float x[8];
+      unpack(raw[k], x);
+      see(x, j * vector_size);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum_logits += x[i];
+    }
   }
   // The elements behind the last whole vector are the last thread's.
   float tail[8];
@@ -103,7 +119,7 @@ __global__ void __launch_bounds__(block_threads) cross_entropy_kernel(CrossEntro
   float maximum = warp_maxima[0];
 #pragma unroll
   for (int warp = 1; warp < block_threads / 32; ++warp) maximum = fmaxf(maximum, warp_maxima[warp]);
-  const float sum = block_sum(mine.sum * exp2f(mine.maximum - maximum));
+  const float sum = block_sum(mine.sum * exp2f_fast(mine.maximum - maximum));
   const float total_logits = block_sum(sum_logits);
 
   const double smoothing = call.settings.label_smoothing, z_loss = call.settings.z_loss;
@@ -125,7 +141,7 @@ __global__ void __launch_bounds__(block_threads) cross_entropy_kernel(CrossEntro
   const auto differentiate = [&](float(&x)[8], int first) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      x[i] = exp2f(fmaf(x[i], log2_e, -maximum)) * of_exp - uniform;
+      x[i] = exp2f_fast(fmaf(x[i], log2_e, -maximum)) * of_exp - uniform;
       if (first + i == target) x[i] -= at_target;
     }
   };

@@ -16,33 +16,44 @@ struct Strip {
   __device__ Strip(int64_t index, int64_t width)
       : first(index * strip_columns),
         part{static_cast<int>(threadIdx.x % 32), 32,
-             static_cast<int>(min(width - first, int64_t{strip_columns}))} {}
+             static_cast<int>(min(max(width - first, int64_t{0}), int64_t{strip_columns}))} {}
   int64_t first;
   RowPart<kAligned> part;
 };
 
+constexpr int forward_strips = 4;  // of a row, whose loads a warp has in flight together
+
 template <bool kAligned>
 __global__ void __launch_bounds__(block_threads) forward_kernel(EmbeddingForward call) {
-  const int64_t strips = ceil_div(call.width, strip_columns), warps = gridDim.x * block_warps;
-  for (int64_t item = int64_t{blockIdx.x} * block_warps + threadIdx.x / 32;
-       item < call.rows * strips; item += warps) {
-    const int64_t row = item / strips;
-    const Strip<kAligned> strip(item - row * strips, call.width);
-    const int32_t token = call.tokens[row];
-    float x[8] = {};
-    if (token >= 0 && token < call.vocab_size) {
-      strip.part.load_row(call.weight + token * call.width + strip.first, x);
-      if (call.positions) {
-        float position[8];
-        strip.part.load_row(call.positions + row % call.seq_len * call.width + strip.first,
-                            position);
+  const int64_t pieces = ceil_div(call.width, forward_strips * strip_columns);
+  const int64_t item = int64_t{blockIdx.x} * block_warps + threadIdx.x / 32;
+  const int64_t row = item / pieces, first_strip = (item - row * pieces) * forward_strips;
+  if (row >= call.rows) return;
+  const int32_t token = call.tokens[row];
+  const bool valid = token >= 0 && token < call.vocab_size;
+  if (!valid && first_strip == 0 && threadIdx.x % 32 == 0)
+    report_fault(call.fault, FaultKind::token_id, token, row, call.vocab_size);
+  const bf16* const weight = call.weight + (valid ? token : 0) * call.width;
+  const bf16* const positions =
+      call.positions ? call.positions + row % call.seq_len * call.width : nullptr;
+  uint4 packed[forward_strips];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) x[i] += position[i];
-      }
-    } else if (threadIdx.x % 32 == 0) {
-      report_fault(call.fault, FaultKind::token_id, token, row, call.vocab_size);
+  for (int s = 0; s < forward_strips; ++s) {
+    const Strip<kAligned> strip(first_strip + s, call.width);
+    packed[s] = valid ? strip.part.load_packed(weight + strip.first) : make_uint4(0, 0, 0, 0);
+  }
+#pragma unroll
+  for (int s = 0; s < forward_strips; ++s) {
+    const Strip<kAligned> strip(first_strip + s, call.width);
+    if (positions && valid) {
+      float x[8], position[8];
+      unpack(packed[s], x);
+      strip.part.load_row(positions + strip.first, position);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x[i] += position[i];
+      packed[s] = pack(x);
     }
-    strip.part.store_row(call.y + row * call.width + strip.first, x);
+    strip.part.store_packed(call.y + row * call.width + strip.first, packed[s]);
   }
 }
 
@@ -57,12 +68,12 @@ __global__ void make_keys(EmbeddingBackward call) {
   call.order[0][row] = static_cast<int32_t>(row);
 }
 
-// The sorted rows are cut into pieces of 32, so that a token that makes up a tenth of a text is as
+// The sorted rows are cut into pieces, so that a token that makes up a tenth of a text is as
 // much work for each warp as any other. The rows of one token are a run. A run inside a piece is
 // added to dweight at once; the part of a run that began in an earlier piece goes to slot 0 of the
 // piece's partial sums, the part of one that goes on behind it to slot 1, and these are added up by
 // the second kernel, in order. The sort is stable, so that the order is that of the rows.
-constexpr int piece_rows = 32;
+constexpr int piece_rows = 16;
 
 struct Piece {
   __device__ Piece(const EmbeddingBackward& call, int64_t piece)
@@ -90,6 +101,10 @@ __device__ inline void add_to_row(const Strip<kAligned>& strip, float* row, cons
   strip.part.store_row(row + strip.first, value);
 }
 
+/// What is to be done behind a row of a piece: nothing, or where the sum of its run goes.
+enum class RunEnd { none, of_earlier, goes_on, whole, outside };
+constexpr int batch_rows = 4;
+
 template <bool kAligned>
 __global__ void __launch_bounds__(block_threads) add_runs(EmbeddingBackward call) {
   const int64_t strips = ceil_div(call.width, strip_columns);
@@ -105,41 +120,78 @@ __global__ void __launch_bounds__(block_threads) add_runs(EmbeddingBackward call
 
   float sum[8] = {};
   bool is_first_run = true;
-  constexpr int batch = 4;  // rows whose loads are in flight together
-  for (int start = 0; start < piece.count; start += batch) {
-    float dy[batch][8];
+  for (int start = 0; start < piece.count; start += batch_rows) {
+    // The rows of dy, and the rows of dweight that end among them: loads that are all in flight
+    // together.
+    uint4 dy[batch_rows];
+    float value[batch_rows][8];
+    RunEnd end[batch_rows];
 #pragma unroll
-    for (int j = 0; j < batch; ++j) {
+    for (int j = 0; j < batch_rows; ++j) {
       const int at = min(start + j, piece.count - 1);
       const int64_t row = __shfl_sync(0xffffffffu, own_row, at);
-      strip.part.load_row(call.dy + row * call.width + strip.first, dy[j]);
+      dy[j] = strip.part.load_packed(call.dy + row * call.width + strip.first);
     }
 #pragma unroll
-    for (int j = 0; j < batch; ++j) {
-      const int at = start + j;
-      if (at >= piece.count) break;
+    for (int j = 0; j < batch_rows; ++j) {
+      const int at = min(start + j, piece.count - 1);
       const uint32_t key = __shfl_sync(0xffffffffu, own_key, at);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum[i] += dy[j][i];
+      const uint32_t next_key = __shfl_sync(0xffffffffu, own_key, min(at + 1, 31));
       const bool is_last = at + 1 == piece.count;
-      const bool ends = is_last || __shfl_sync(0xffffffffu, own_key, min(at + 1, 31)) != key;
-      if (!ends) continue;
-      float* partial = call.partials + (index * 2) * call.width;
-      if (is_first_run && piece.continues) {
-        strip.part.store_row(partial + strip.first, sum);
-      } else if (is_last && piece.goes_on) {
-        strip.part.store_row(partial + call.width + strip.first, sum);
-      } else if (key < call.vocab_size) {
-        add_to_row(strip, call.dweight + key * call.width, sum);
+      if (start + j >= piece.count || (!is_last && next_key == key)) {
+        end[j] = RunEnd::none;
+      } else {
+        end[j] = is_first_run && piece.continues ? RunEnd::of_earlier
+                 : is_last && piece.goes_on      ? RunEnd::goes_on
+                 : key < call.vocab_size         ? RunEnd::whole
+                                                 : RunEnd::outside;
+        is_first_run = false;
+      }
+      if (end[j] == RunEnd::whole)
+        strip.part.load_row(call.dweight + key * call.width + strip.first, value[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < batch_rows; ++j) {
+      float x[8];
+      unpack(dy[j], x);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum[i] += x[i];
+      if (end[j] == RunEnd::none) continue;
+      float* const partial = call.partials + index * 2 * call.width + strip.first;
+      if (end[j] == RunEnd::of_earlier) {
+        strip.part.store_row(partial, sum);
+      } else if (end[j] == RunEnd::goes_on) {
+        strip.part.store_row(partial + call.width, sum);
+      } else if (end[j] == RunEnd::whole) {
+        const uint32_t key = __shfl_sync(0xffffffffu, own_key, start + j);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) value[j][i] += sum[i];
+        strip.part.store_row(call.dweight + key * call.width + strip.first, value[j]);
       }
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum[i] = 0.0f;
-      is_first_run = false;
     }
   }
 }
 
-// One warp for a run that begins in a piece and goes on behind it.
+/// The first of the sorted rows behind `begin` that has another key: a warp tries 32 places at once.
+__device__ inline int64_t end_of_run(const EmbeddingBackward& call, int64_t begin) {
+  const uint32_t* const keys = call.keys[1];
+  const uint32_t key = keys[begin];
+  const int lane = threadIdx.x % 32;
+  int64_t low = begin, high = call.rows;  // keys[low] == key; the end is in (low, high]
+  while (high - low > 1) {
+    const int64_t step = ceil_div(high - low, 33), probe = low + (lane + 1) * step;
+    const unsigned same =
+        __ballot_sync(0xffffffffu, probe < high && keys[min(probe, high - 1)] == key);
+    const int count = __popc(same);  // sorted: the first ones
+    high = min(high, low + (count + 1) * step);
+    low += count * step;
+  }
+  return high;
+}
+
+// One warp for a run that begins in a piece and goes on behind it, and a strip of columns.
 template <bool kAligned>
 __global__ void __launch_bounds__(block_threads) add_long_runs(EmbeddingBackward call) {
   const int64_t strips = ceil_div(call.width, strip_columns);
@@ -150,15 +202,16 @@ __global__ void __launch_bounds__(block_threads) add_long_runs(EmbeddingBackward
   const bool begins_here = !(piece.continues && piece.first_key == piece.last_key);
   if (!piece.goes_on || !begins_here || piece.last_key >= call.vocab_size) return;
   const Strip<kAligned> strip(item - index * strips, call.width);
+  // The end is found first: the loads of a loop whose end is known do not wait for each other.
+  const int64_t last = (end_of_run(call, piece.begin + piece.count - 1) - 1) / piece_rows;
   float sum[8];
   strip.part.load_row(call.partials + (index * 2 + 1) * call.width + strip.first, sum);
-  for (int64_t next = index + 1;; ++next) {
+#pragma unroll 8
+  for (int64_t next = index + 1; next <= last; ++next) {
     float part[8];
     strip.part.load_row(call.partials + next * 2 * call.width + strip.first, part);
 #pragma unroll
     for (int i = 0; i < 8; ++i) sum[i] += part[i];
-    const Piece following(call, next);
-    if (!following.goes_on || following.first_key != following.last_key) break;
   }
   add_to_row(strip, call.dweight + int64_t{piece.last_key} * call.width, sum);
 }
@@ -193,8 +246,8 @@ int key_bits(int64_t vocab_size) {
 template <bool kAligned>
 void launch_backward(const EmbeddingBackward& call, cudaStream_t stream) {
   const int64_t strips = ceil_div(call.width, strip_columns);
-  const int64_t items = ceil_div(call.rows, piece_rows) * strips;
-  const auto blocks = static_cast<unsigned>(ceil_div(items, block_warps));
+  const int64_t pieces = ceil_div(call.rows, piece_rows);
+  const auto blocks = static_cast<unsigned>(ceil_div(pieces * strips, block_warps));
   add_runs<kAligned><<<blocks, block_threads, 0, stream>>>(call);
   add_long_runs<kAligned><<<blocks, block_threads, 0, stream>>>(call);
   if (call.dpositions) {
@@ -207,7 +260,8 @@ void launch_backward(const EmbeddingBackward& call, cudaStream_t stream) {
 
 void embedding_forward(const EmbeddingForward& call, cudaStream_t stream) {
   if (call.rows <= 0) return;
-  const int grid = grid_size(call.rows * ceil_div(call.width, strip_columns), block_warps, 8);
+  const int64_t pieces = ceil_div(call.width, forward_strips * strip_columns);
+  const auto grid = static_cast<unsigned>(ceil_div(call.rows * pieces, block_warps));
   if (call.width % vector_size == 0 && aligned16(call.weight, call.positions, call.y)) {
     forward_kernel<true><<<grid, block_threads, 0, stream>>>(call);
   } else {

@@ -6,207 +6,319 @@
 namespace sigtrain::kernels {
 namespace {
 
-// A block works on one row at a time, a thread on 8 of its elements: a row is read once, stays in
-// registers, and is written once.
-constexpr int most_threads = 1024;
+// A team, one warp where the row is short enough, works on one row at a time: a row is read once,
+// all its loads in flight together, stays in registers, and is written once. A block holds
+// blockDim.y teams.
+constexpr int block_threads = 256;
 
-int threads_per_row(int64_t width) {
-  return static_cast<int>(round_up(ceil_div(width, vector_size), 32));
-}
+/// The parts of a row that a thread of a team owns: kVectors times 8 elements.
+template <bool kAligned, int kVectors>
+struct TeamRow {
+  __device__ explicit TeamRow(int64_t width) : width_(static_cast<int>(width)) {}
+  __device__ RowPart<kAligned> operator[](int v) const {
+    const int threads = static_cast<int>(blockDim.x);
+    return {static_cast<int>(threadIdx.x) + v * threads, kVectors * threads, width_};
+  }
+  __device__ void load(const bf16* row, uint4 (&packed)[kVectors]) const {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) packed[v] = (*this)[v].load_packed(row);
+  }
+  __device__ static void forget_unpacked(uint4 (&packed)[kVectors]) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) kernels::forget_unpacked(packed[v]);
+  }
+
+ private:
+  int width_;
+};
+
+/// Teams that hold a row of this width, in blocks of no more than block_threads if that is enough.
+struct TeamShape {
+  TeamShape(int64_t width, int vectors_per_thread) {
+    threads = static_cast<int>(round_up(ceil_div(width, vector_size * vectors_per_thread), 32));
+    teams = std::max(1, block_threads / threads);
+  }
+  dim3 block() const { return dim3(static_cast<unsigned>(threads), static_cast<unsigned>(teams)); }
+  int threads, teams;
+};
 
 __device__ inline float sample_scale(const NormBranch& branch, int64_t row) {
   return branch.sample_scale ? branch.sample_scale[row / branch.rows_per_sample] : 1.0f;
 }
 
-template <bool kAligned>
-__global__ void __launch_bounds__(most_threads) forward_kernel(ResidualNormForward call) {
-  __shared__ BlockSum<float>::Storage storage;
-  BlockSum<float> block_sum(storage);
-  const int width = static_cast<int>(call.width);
-  const RowPart<kAligned> part{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), width};
-  const float inverse_width = 1.0f / static_cast<float>(width);
+template <bool kAligned, int kVectors>
+__global__ void __launch_bounds__(block_threads) forward_kernel(ResidualNormForward call) {
+  __shared__ TeamSum<float>::Storage storage;
+  const int team = static_cast<int>(threadIdx.y);
+  const int64_t row = int64_t{blockIdx.x} * blockDim.y + team;
+  if (row >= call.rows) return;  // whole teams
+  TeamSum<float> team_sum(storage, team, static_cast<int>(blockDim.x));
+  const TeamRow<kAligned, kVectors> parts(call.width);
+  const float inverse_width = 1.0f / static_cast<float>(call.width);
+  const int64_t at = row * call.width;
 
-  for (int64_t row = blockIdx.x; row < call.rows; row += gridDim.x) {
-    const int64_t at = row * width;
-    float x[8];
-    part.load_row(call.residual + at, x);
-    if (call.branch.delta) {
-      float delta[8];
-      part.load_row(call.branch.delta + at, delta);
-      const float scale = sample_scale(call.branch, row);
+  uint4 packed[kVectors];
+  parts.load(call.residual + at, packed);
+  if (call.branch.delta) {
+    uint4 packed_delta[kVectors];
+    parts.load(call.branch.delta + at, packed_delta);
+    const float scale = sample_scale(call.branch, row);
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      float x[8], delta[8];
+      unpack(packed[v], x);
+      unpack(packed_delta[v], delta);
       if (call.branch.layer_scale) {
         float gamma[8];
-        part.load_row(call.branch.layer_scale, gamma);
+        parts[v].load_row(call.branch.layer_scale, gamma);
 #pragma unroll
         for (int i = 0; i < 8; ++i) delta[i] *= gamma[i];
       }
-      // The backward pass normalises the stream as it is stored; so does this.
 #pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] = round_to_bf16(x[i] + scale * delta[i]);
-      part.store_row(call.residual_out + at, x);
+      for (int i = 0; i < 8; ++i) x[i] += scale * delta[i];
+      // The backward pass normalises the stream as it is stored, rounded; so does this.
+      packed[v] = pack(x);
+      parts[v].store_packed(call.residual_out + at, packed[v]);
     }
+  }
 
-    float center = 0.0f;
-    if (call.centered) {
-      float sum = 0.0f;
+  float center = 0.0f;
+  if (call.centered) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      float x[8];
+      unpack(packed[v], x);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += x[i];
-      center = block_sum(sum) * inverse_width;
     }
-    float squares = 0.0f;
+    center = team_sum(sum) * inverse_width;
+    parts.forget_unpacked(packed);
+  }
+  float squares = 0.0f;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    float x[8];
+    unpack(packed[v], x);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float deviation = part.owns(i) ? x[i] - center : 0.0f;
+      const float deviation = parts[v].owns(i) ? x[i] - center : 0.0f;
       squares += deviation * deviation;
     }
-    const float rstd = rsqrtf(block_sum(squares) * inverse_width + call.eps);
-    if (threadIdx.x == 0) {
-      if (call.centered) call.mean[row] = center;
-      call.rstd[row] = rstd;
-    }
-    float weight[8], bias[8] = {};
-    part.load_row(call.weight, weight);
-    if (call.bias) part.load_row(call.bias, bias);
+  }
+  const float rstd = rsqrtf(team_sum(squares) * inverse_width + call.eps);
+  if (threadIdx.x == 0) {
+    if (call.centered) call.mean[row] = center;
+    call.rstd[row] = rstd;
+  }
+  parts.forget_unpacked(packed);
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    float x[8], weight[8], bias[8] = {};
+    unpack(packed[v], x);
+    parts[v].load_row(call.weight, weight);
+    if (call.bias) parts[v].load_row(call.bias, bias);
 #pragma unroll
     for (int i = 0; i < 8; ++i) x[i] = (x[i] - center) * rstd * weight[i] + bias[i];
-    part.store_row(call.y + at, x);
+    parts[v].store_row(call.y + at, x);
   }
 }
 
-// Sums over rows stay in registers: a block takes every gridDim-th row and writes its sums once.
-// With xhat = (x - mean) rstd and g = dy weight:
-//   dx = rstd (g - [LayerNorm: average of g] - xhat * average of g xhat).
-// kExtra: there is a bias or a LayerScale, whose sums take registers too; up to 256 threads leave
-// room for enough blocks on a multiprocessor to cover the memory's latency.
-template <bool kAligned, bool kExtra, int kThreads>
-__global__ void __launch_bounds__(kThreads, kThreads > 256 ? 1
-                                            : kExtra       ? 3
-                                                           : 4)
-    backward_kernel(ResidualNormBackward call) {
-  __shared__ BlockSum<float>::Storage storage;
-  BlockSum<float> block_sum(storage);
-  const int width = static_cast<int>(call.width);
-  const RowPart<kAligned> part{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), width};
-  const float inverse_width = 1.0f / static_cast<float>(width);
-  float weight[8];
-  part.load_row(call.weight, weight);
-  float weight_sums[8] = {}, bias_sums[8] = {}, layer_scale_sums[8] = {};
+// Two vectors a thread leave registers for the sums, and a warp's barrier partners few.
+constexpr int backward_vectors = 2;
+constexpr int backward_most_threads = norm_largest_width / (vector_size * backward_vectors);
 
-  for (int64_t row = blockIdx.x; row < call.rows; row += gridDim.x) {
-    const int64_t at = row * width;
-    float xhat[8], dy[8], from_above[8] = {}, delta[8] = {};
-    // All loads come before the first use, so that they are in flight together.
-    part.load_row(call.x + at, xhat);
-    part.load_row(call.dy + at, dy);
-    if (call.accumulate) part.load_row(call.d_residual + at, from_above);
-    if (kExtra && call.d_layer_scale) part.load_row(call.branch.delta + at, delta);
+/// Where the teams of a block add up what each has summed over its rows.
+struct TeamTotals {
+  float of_element[backward_vectors * vector_size][block_threads];
+};
+
+/// Adds the teams' sums in order and writes a row of partial sums.
+template <bool kAligned>
+__device__ inline void write_totals(const TeamRow<kAligned, backward_vectors>& parts,
+                                    float (&sums)[backward_vectors][8], TeamTotals& totals,
+                                    float* result) {
+  const int threads = static_cast<int>(blockDim.x), teams = static_cast<int>(blockDim.y);
+  if (teams > 1) {
+    __syncthreads();
+#pragma unroll
+    for (int v = 0; v < backward_vectors; ++v)
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        totals.of_element[8 * v + i][threadIdx.y * threads + threadIdx.x] = sums[v][i];
+    __syncthreads();
+  }
+  if (threadIdx.y != 0) return;
+#pragma unroll
+  for (int v = 0; v < backward_vectors; ++v) {
+    float total[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) total[i] = sums[v][i];
+    for (int team = 1; team < teams; ++team)
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        total[i] += totals.of_element[8 * v + i][team * threads + threadIdx.x];
+    parts[v].store_row(result, total);
+  }
+}
+
+// Sums over rows stay in registers: a team takes every so-manieth row, and a block writes its sums
+// once. With xhat = (x - mean) rstd and g = dy weight:
+//   dx = rstd (g - [LayerNorm: average of g] - xhat * average of g xhat).
+// kExtra: there is a bias or a LayerScale, whose sums take registers too.
+template <bool kAligned, bool kExtra>
+__global__ void __launch_bounds__(backward_most_threads)
+    backward_kernel(ResidualNormBackward call) {
+  __shared__ TeamSum<float>::Storage storage;
+  __shared__ TeamTotals totals;
+  const int team = static_cast<int>(threadIdx.y), teams = static_cast<int>(blockDim.y);
+  TeamSum<float> team_sum(storage, team, static_cast<int>(blockDim.x));
+  constexpr int vectors = backward_vectors;
+  const TeamRow<kAligned, vectors> parts(call.width);
+  const float inverse_width = 1.0f / static_cast<float>(call.width);
+  uint4 packed_weight[vectors], packed_gamma[vectors] = {};
+  parts.load(call.weight, packed_weight);
+  if (call.branch.layer_scale) parts.load(call.branch.layer_scale, packed_gamma);
+  float weight_sums[vectors][8] = {}, bias_sums[vectors][8] = {}, layer_scale_sums[vectors][8] = {};
+
+  const int64_t stride = int64_t{gridDim.x} * teams;
+  for (int64_t first = int64_t{blockIdx.x} * teams; first < call.rows; first += stride) {
+    const int64_t row = first + team, at = row * call.width;
+    if (row >= call.rows) {  // the other teams' barriers are this one's too
+      if (call.centered) team_sum(0.0f);
+      team_sum(0.0f);
+      continue;
+    }
+    uint4 packed_x[vectors], packed_dy[vectors], from_above[vectors] = {}, packed_delta[vectors];
+    parts.load(call.x + at, packed_x);
+    parts.load(call.dy + at, packed_dy);
+    if (call.accumulate) parts.load(call.d_residual + at, from_above);
+    if (kExtra && call.d_layer_scale) parts.load(call.branch.delta + at, packed_delta);
     const float rstd = call.rstd[row], center = call.centered ? call.mean[row] : 0.0f;
+    parts.forget_unpacked(packed_weight);
+    parts.forget_unpacked(packed_gamma);
 
     float g_sum = 0.0f, g_xhat_sum = 0.0f;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      xhat[i] = (xhat[i] - center) * rstd;
-      weight_sums[i] += dy[i] * xhat[i];
-      if (kExtra) bias_sums[i] += dy[i];
-      const float g = dy[i] * weight[i];  // zero behind the end of the row
-      g_sum += g;
-      g_xhat_sum += g * xhat[i];
-    }
-    const float g_mean = call.centered ? block_sum(g_sum) * inverse_width : 0.0f;
-    const float g_xhat_mean = block_sum(g_xhat_sum) * inverse_width;
-    float dx[8];
+    for (int v = 0; v < vectors; ++v) {
+      float x[8], dy[8], weight[8];
+      unpack(packed_x[v], x);
+      unpack(packed_dy[v], dy);
+      unpack(packed_weight[v], weight);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      dx[i] = from_above[i] + rstd * (dy[i] * weight[i] - g_mean - xhat[i] * g_xhat_mean);
-    }
-    part.store_row(call.d_residual + at, dx);
-
-    if (!call.d_delta && !call.d_layer_scale) continue;  // the same for all threads
-    const float scale = sample_scale(call.branch, row);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) dx[i] *= scale;
-    if (kExtra && call.d_layer_scale) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) layer_scale_sums[i] += delta[i] * dx[i];
-    }
-    if (call.d_delta) {
-      if (call.branch.layer_scale) {
-        float gamma[8];
-        part.load_row(call.branch.layer_scale, gamma);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) dx[i] *= gamma[i];
+      for (int i = 0; i < 8; ++i) {
+        const float xhat = (x[i] - center) * rstd;
+        weight_sums[v][i] += dy[i] * xhat;
+        if (kExtra) bias_sums[v][i] += dy[i];
+        const float g = dy[i] * weight[i];  // zero behind the end of the row
+        g_sum += g;
+        g_xhat_sum += g * xhat;
       }
-      part.store_row(call.d_delta + at, dx);
+    }
+    const float g_mean = call.centered ? team_sum(g_sum) * inverse_width : 0.0f;
+    const float g_xhat_mean = team_sum(g_xhat_sum) * inverse_width;
+    for (auto* packed : {&packed_x, &packed_dy, &packed_weight}) parts.forget_unpacked(*packed);
+    const bool branches = call.d_delta || call.d_layer_scale;  // the same for all threads
+    const float scale = branches ? sample_scale(call.branch, row) : 0.0f;
+#pragma unroll
+    for (int v = 0; v < vectors; ++v) {
+      float x[8], dy[8], weight[8], dx[8];
+      unpack(packed_x[v], x);
+      unpack(packed_dy[v], dy);
+      unpack(packed_weight[v], weight);
+      unpack(from_above[v], dx);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float xhat = (x[i] - center) * rstd;
+        dx[i] += rstd * (dy[i] * weight[i] - g_mean - xhat * g_xhat_mean);
+      }
+      parts[v].store_row(call.d_residual + at, dx);
+      if (!branches) continue;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) dx[i] *= scale;
+      if (kExtra && call.d_layer_scale) {
+        float delta[8];
+        unpack(packed_delta[v], delta);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) layer_scale_sums[v][i] += delta[i] * dx[i];
+      }
+      if (call.d_delta) {
+        if (call.branch.layer_scale) {
+          float gamma[8];
+          unpack(packed_gamma[v], gamma);
+#pragma unroll
+          for (int i = 0; i < 8; ++i) dx[i] *= gamma[i];
+        }
+        parts[v].store_row(call.d_delta + at, dx);
+      }
     }
   }
 
-  float* sums = call.partials + int64_t{blockIdx.x} * 3 * width;
-  part.store_row(sums, weight_sums);
-  if (kExtra && call.dbias) part.store_row(sums + width, bias_sums);
-  if (kExtra && call.d_layer_scale) part.store_row(sums + 2 * width, layer_scale_sums);
+  float* sums = call.partials + int64_t{blockIdx.x} * 3 * call.width;
+  write_totals(parts, weight_sums, totals, sums);
+  if (kExtra && call.dbias) write_totals(parts, bias_sums, totals, sums + call.width);
+  if (kExtra && call.d_layer_scale)
+    write_totals(parts, layer_scale_sums, totals, sums + 2 * call.width);
 }
 
-// Enough rows in flight to cover the memory's latency, few enough that the blocks' sums are a small
-// share of the traffic.
-int backward_blocks(int64_t rows, int64_t width) {
-  const int per_multiprocessor = std::clamp(1024 / threads_per_row(width), 1, 8);
-  return grid_size(rows, 1, per_multiprocessor);
+// As many blocks as run at once, so that none waits for another to end; with few of them the blocks'
+// sums are a small share of the traffic.
+int backward_blocks(int64_t rows, const TeamShape& shape) {
+  const int per_multiprocessor = shape.threads * shape.teams <= block_threads ? 2 : 1;
+  return grid_size(rows, shape.teams, per_multiprocessor);
 }
 
 // Rows of the partial sums start on 16 bytes where the width is a multiple of 8.
 bool is_aligned(int64_t width) { return width % vector_size == 0; }
 
-template <bool kExtra>
-void launch_aligned_backward(const ResidualNormBackward& call, int blocks, int threads,
-                             cudaStream_t stream) {
-  if (threads <= 256) {
-    backward_kernel<true, kExtra, 256><<<blocks, threads, 0, stream>>>(call);
-  } else {
-    backward_kernel<true, kExtra, most_threads><<<blocks, threads, 0, stream>>>(call);
-  }
+template <bool kAligned, int kVectors>
+void launch_forward(const ResidualNormForward& call, cudaStream_t stream) {
+  // Blocks that have finished make room for others: no barrier of one row holds up the next.
+  const TeamShape shape(call.width, kVectors);
+  const auto grid = static_cast<unsigned>(ceil_div(call.rows, shape.teams));
+  forward_kernel<kAligned, kVectors><<<grid, shape.block(), 0, stream>>>(call);
 }
 
 }  // namespace
 
 void residual_norm_forward(const ResidualNormForward& call, cudaStream_t stream) {
   if (call.rows <= 0) return;
-  const int threads = threads_per_row(call.width);
-  // Blocks that have finished make room for others: no barrier of one row holds up the next.
-  const int grid = static_cast<int>(std::min<int64_t>(call.rows, 1 << 30));
   const NormBranch& branch = call.branch;
-  if (is_aligned(call.width) && aligned16(call.residual, branch.delta, branch.layer_scale,
-                                          call.residual_out, call.weight, call.bias, call.y)) {
-    forward_kernel<true><<<grid, threads, 0, stream>>>(call);
+  if (!is_aligned(call.width) || !aligned16(call.residual, branch.delta, branch.layer_scale,
+                                            call.residual_out, call.weight, call.bias, call.y)) {
+    launch_forward<false, 4>(call, stream);
+  } else if (call.width <= 512) {
+    launch_forward<true, 2>(call, stream);
+  } else if (call.width <= 1024) {
+    launch_forward<true, 4>(call, stream);
   } else {
-    forward_kernel<false><<<grid, threads, 0, stream>>>(call);
+    launch_forward<true, 8>(call, stream);
   }
 }
 
 void residual_norm_backward(const ResidualNormBackward& call, cudaStream_t stream) {
   if (call.rows <= 0) return;
   const int64_t width = call.width;
-  const int threads = threads_per_row(width), blocks = backward_blocks(call.rows, width);
+  const TeamShape shape(width, backward_vectors);
+  const int blocks = backward_blocks(call.rows, shape);
   const NormBranch& branch = call.branch;
-  if (is_aligned(width) && aligned16(call.x, call.weight, call.dy, call.d_residual, branch.delta,
-                                     branch.layer_scale, call.d_delta, call.partials)) {
-    if (call.dbias || call.d_layer_scale) {
-      launch_aligned_backward<true>(call, blocks, threads, stream);
-    } else {
-      launch_aligned_backward<false>(call, blocks, threads, stream);
-    }
+  if (!is_aligned(width) || !aligned16(call.x, call.weight, call.dy, call.d_residual, branch.delta,
+                                       branch.layer_scale, call.d_delta, call.partials)) {
+    backward_kernel<false, true><<<blocks, shape.block(), 0, stream>>>(call);
+  } else if (call.dbias || call.d_layer_scale) {
+    backward_kernel<true, true><<<blocks, shape.block(), 0, stream>>>(call);
   } else {
-    backward_kernel<false, true, most_threads><<<blocks, threads, 0, stream>>>(call);
+    backward_kernel<true, false><<<blocks, shape.block(), 0, stream>>>(call);
   }
-  float* const results[3] = {call.dweight, call.dbias, call.d_layer_scale};
-  for (int sum = 0; sum < 3; ++sum) {
-    if (results[sum]) {
-      add_partial_sums(call.partials + sum * width, blocks, 3 * width, width, results[sum], stream);
-    }
-  }
+  const int64_t stride = 3 * width;
+  add_partial_sums({{call.partials, blocks, stride, call.dweight},
+                    {call.partials + width, blocks, stride, call.dbias},
+                    {call.partials + 2 * width, blocks, stride, call.d_layer_scale}},
+                   width, stream);
 }
 
 int64_t residual_norm_backward_partials(int64_t rows, int64_t width) {
-  return int64_t{backward_blocks(rows, width)} * 3 * width;
+  return int64_t{backward_blocks(rows, TeamShape(width, backward_vectors))} * 3 * width;
 }
 
 }  // namespace sigtrain::kernels

@@ -46,11 +46,8 @@ struct Place {
 };
 
 // (a, b) turned by the angles, or back.
-__device__ inline void rotate(const float* rope, int64_t at, int half, float direction,
+__device__ inline void rotate(const float (&cosines)[8], const float (&sines)[8], float direction,
                               float (&a)[8], float (&b)[8]) {
-  float cosines[8], sines[8];
-  load(rope + at, cosines);
-  load(rope + at + half, sines);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float sine = direction * sines[i], x = a[i], y = b[i];
@@ -59,45 +56,59 @@ __device__ inline void rotate(const float* rope, int64_t at, int half, float dir
   }
 }
 
+/// The weight of a thread's elements and the angles of its position: in the first-level cache as a
+/// rule, and loaded along with the data so that neither waits for the other.
+struct Factors {
+  __device__ Factors(const bf16* weight, const float* rope, const Place& place, int lane,
+                     int half) {
+    if (weight) {
+      weight_a = load_raw(weight + lane * vector_size);
+      weight_b = load_raw(weight + lane * vector_size + half);
+    }
+    if (rope) {
+      load(rope + place.angle, cosines);
+      load(rope + place.angle + half, sines);
+    }
+  }
+  uint4 weight_a{}, weight_b{};
+  float cosines[8] = {}, sines[8] = {};
+};
+
+// A thread has one part of one head: blocks that end make room for others.
 __global__ void __launch_bounds__(block_threads) forward_kernel(QkNormRopeForward call, int lanes) {
   const QkShape& shape = call.shape;
   const int half = shape.head_dim / 2;
   const int lane = threadIdx.x % lanes;
-  const bool active = lane * vector_size < half;
   const HeadRange range{0, shape.heads + shape.kv_heads};
   const int64_t items = shape.rows * range.count, groups = block_threads / lanes;
-  // Whole warps take every turn of the loop, since lanes without a head take part in the shuffles.
-  for (int64_t first = blockIdx.x * groups; first < items; first += gridDim.x * groups) {
-    const int64_t item = first + threadIdx.x / lanes;
-    const bool works = active && item < items;
-    const Place place(shape, range, static_cast<uint32_t>(item < items ? item : 0), lane);
-    float a[8] = {}, b[8] = {};
-    if (works) {
-      load(call.qkv + place.in, a);
-      load(call.qkv + place.in + half, b);
-    }
-    if (call.q_weight) {
-      float squares = 0.0f;
+  const int64_t item = blockIdx.x * groups + threadIdx.x / lanes;
+  // Lanes without a head take part in the shuffles.
+  const bool works = lane * vector_size < half && item < items;
+  const Place place(shape, range, static_cast<uint32_t>(works ? item : 0), works ? lane : 0);
+  const uint4 packed_a = load_once(call.qkv + place.in);
+  const uint4 packed_b = load_once(call.qkv + place.in + half);
+  const Factors factors(place.is_query ? call.q_weight : call.k_weight, call.rope, place,
+                        works ? lane : 0, half);
+  float a[8], b[8];
+  unpack(packed_a, a);
+  unpack(packed_b, b);
+  if (call.q_weight) {
+    float squares = 0.0f;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) squares += a[i] * a[i] + b[i] * b[i];
-      const float rstd =
-          rsqrtf(group_sum(squares, lanes) / static_cast<float>(shape.head_dim) + shape.eps);
-      if (works) {
-        if (lane == 0) call.rstd[place.of_head] = rstd;
-        const bf16* weight = place.is_query ? call.q_weight : call.k_weight;
-        float wa[8], wb[8];
-        load(weight + lane * vector_size, wa);
-        load(weight + lane * vector_size + half, wb);
+    for (int i = 0; i < 8; ++i) squares += a[i] * a[i] + b[i] * b[i];
+    const float sum = group_sum(works ? squares : 0.0f, lanes);
+    const float rstd = rsqrtf(sum / static_cast<float>(shape.head_dim) + shape.eps);
+    if (works && lane == 0) call.rstd[place.of_head] = rstd;
+    float wa[8], wb[8];
+    unpack(factors.weight_a, wa);
+    unpack(factors.weight_b, wb);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) a[i] *= rstd * wa[i], b[i] *= rstd * wb[i];
-      }
-    }
-    if (works) {
-      if (call.rope) rotate(call.rope, place.angle, half, 1.0f, a, b);
-      store(call.qk_out + place.out, a);
-      store(call.qk_out + place.out + half, b);
-    }
+    for (int i = 0; i < 8; ++i) a[i] *= rstd * wa[i], b[i] *= rstd * wb[i];
   }
+  if (!works) return;
+  if (call.rope) rotate(factors.cosines, factors.sines, 1.0f, a, b);
+  store(call.qk_out + place.out, a);
+  store(call.qk_out + place.out + half, b);
 }
 
 // Adds what the groups of a block hold for the same elements, and writes [head_dim] sums.
@@ -125,10 +136,13 @@ __device__ inline void write_block_sums(float (&a)[8], float (&b)[8], int lanes,
   }
 }
 
+// As many blocks as run at once, so that none waits for another to end.
+constexpr int backward_blocks_per_multiprocessor = 3;
+
 // With xhat = x rstd and dz the gradient before the rotation:
 //   dx = rstd (dz weight - xhat * average of dz weight xhat).
 template <bool kNorm>
-__global__ void __launch_bounds__(block_threads, 3)
+__global__ void __launch_bounds__(block_threads, backward_blocks_per_multiprocessor)
     backward_kernel(QkNormRopeBackward call, int lanes, int query_blocks) {
   extern __shared__ float shared[];
   const QkShape& shape = call.shape;
@@ -138,33 +152,38 @@ __global__ void __launch_bounds__(block_threads, 3)
   const bool of_queries = blockIdx.x < query_blocks;
   const HeadRange range =
       of_queries ? HeadRange{0, shape.heads} : HeadRange{shape.heads, shape.kv_heads};
+  const bf16* const weight = of_queries ? call.q_weight : call.k_weight;
   const int64_t block = of_queries ? blockIdx.x : blockIdx.x - query_blocks;
   const int64_t blocks = of_queries ? query_blocks : gridDim.x - query_blocks;
   const int64_t items = shape.rows * range.count, groups = block_threads / lanes;
   float sums_a[8] = {}, sums_b[8] = {};
+  // Whole warps take every turn of the loop, since lanes without a head take part in the shuffles.
   for (int64_t first = block * groups; first < items; first += blocks * groups) {
     const int64_t item = first + threadIdx.x / lanes;
     const bool works = active && item < items;
-    const Place place(shape, range, static_cast<uint32_t>(item < items ? item : 0), lane);
-    float da[8] = {}, db[8] = {}, xa[8] = {}, xb[8] = {};
+    const Place place(shape, range, static_cast<uint32_t>(works ? item : 0), works ? lane : 0);
+    uint4 packed_da{}, packed_db{}, packed_xa{}, packed_xb{};
     float rstd = 0.0f;
     if (works) {
-      load(call.d_qkv + place.in, da);
-      load(call.d_qkv + place.in + half, db);
+      packed_da = load_once(call.d_qkv + place.in);
+      packed_db = load_once(call.d_qkv + place.in + half);
       if constexpr (kNorm) {
-        load(call.qkv + place.in, xa);
-        load(call.qkv + place.in + half, xb);
+        packed_xa = load_once(call.qkv + place.in);
+        packed_xb = load_once(call.qkv + place.in + half);
         rstd = call.rstd[place.of_head];
       }
-      if (call.rope) rotate(call.rope, place.angle, half, -1.0f, da, db);
     }
+    const Factors factors(kNorm ? weight : nullptr, call.rope, place, works ? lane : 0, half);
+    float da[8], db[8];
+    unpack(packed_da, da);
+    unpack(packed_db, db);
+    if (call.rope) rotate(factors.cosines, factors.sines, -1.0f, da, db);
     if constexpr (kNorm) {
-      float wa[8] = {}, wb[8] = {};
-      if (works) {
-        const bf16* weight = place.is_query ? call.q_weight : call.k_weight;
-        load(weight + lane * vector_size, wa);
-        load(weight + lane * vector_size + half, wb);
-      }
+      float xa[8], xb[8], wa[8], wb[8];
+      unpack(packed_xa, xa);
+      unpack(packed_xb, xb);
+      unpack(factors.weight_a, wa);
+      unpack(factors.weight_b, wb);
       float g_xhat = 0.0f;
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
@@ -191,16 +210,13 @@ __global__ void __launch_bounds__(block_threads, 3)
   }
 }
 
-int grid(const QkShape& shape, int heads, int blocks_per_multiprocessor) {
-  return grid_size(shape.rows * heads, block_threads / lanes_per_head(shape.head_dim),
-                   blocks_per_multiprocessor);
-}
-
 /// Blocks of the backward kernel: each works on queries or on keys alone, so that its threads keep
 /// one weight's sums.
 struct BackwardGrid {
   explicit BackwardGrid(const QkShape& shape) {
-    const int all = grid(shape, shape.heads + shape.kv_heads, 4);
+    const int all = grid_size(shape.rows * (shape.heads + shape.kv_heads),
+                              block_threads / lanes_per_head(shape.head_dim),
+                              backward_blocks_per_multiprocessor);
     queries = std::max<int>(
         1, static_cast<int>(int64_t{all} * shape.heads / (shape.heads + shape.kv_heads)));
     keys = std::max(1, all - queries);
@@ -217,8 +233,9 @@ bool qk_norm_rope_supports(int64_t head_dim) {
 void qk_norm_rope_forward(const QkNormRopeForward& call, cudaStream_t stream) {
   const QkShape& shape = call.shape;
   if (shape.rows <= 0) return;
-  forward_kernel<<<grid(shape, shape.heads + shape.kv_heads, 8), block_threads, 0, stream>>>(
-      call, lanes_per_head(shape.head_dim));
+  const int lanes = lanes_per_head(shape.head_dim);
+  const int64_t grid = ceil_div(shape.rows * (shape.heads + shape.kv_heads), block_threads / lanes);
+  forward_kernel<<<static_cast<unsigned>(grid), block_threads, 0, stream>>>(call, lanes);
 }
 
 void qk_norm_rope_backward(const QkNormRopeBackward& call, cudaStream_t stream) {
@@ -237,9 +254,9 @@ void qk_norm_rope_backward(const QkNormRopeBackward& call, cudaStream_t stream) 
   const int64_t head_dim = shape.head_dim;
   const size_t shared = block_threads / 32 * head_dim * sizeof(float);
   backward_kernel<true><<<blocks, block_threads, shared, stream>>>(call, lanes, sizes.queries);
-  add_partial_sums(call.partials, sizes.queries, head_dim, head_dim, call.dq_weight, stream);
-  add_partial_sums(call.partials + sizes.queries * head_dim, sizes.keys, head_dim, head_dim,
-                   call.dk_weight, stream);
+  add_partial_sums({{call.partials, sizes.queries, head_dim, call.dq_weight},
+                    {call.partials + sizes.queries * head_dim, sizes.keys, head_dim, call.dk_weight}},
+                   head_dim, stream);
 }
 
 int64_t qk_norm_rope_backward_partials(const QkShape& shape) {

@@ -35,6 +35,22 @@ __device__ inline uint4 pack(const float (&x)[8]) {
 
 __device__ inline uint4 load_raw(const bf16* p) { return *reinterpret_cast<const uint4*>(p); }
 
+/// For what a kernel reads once: no copy stays in the first-level cache, which keeps the vectors that
+/// all rows share.
+__device__ inline uint4 load_once(const bf16* p) {
+  uint4 raw;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "l"(p));
+  return raw;
+}
+
+/// Keeps the compiler from holding on to what was unpacked of this: unpacking again costs an
+/// instruction an element, keeping it twice the registers.
+__device__ inline void forget_unpacked(uint4& raw) {
+  asm volatile("" : "+r"(raw.x), "+r"(raw.y), "+r"(raw.z), "+r"(raw.w));
+}
+
 __device__ inline void load(const bf16* p, float (&x)[8]) { unpack(load_raw(p), x); }
 
 __device__ inline void load(const float* p, float (&x)[8]) {
@@ -102,6 +118,25 @@ struct RowPart {
     return kAligned ? thread * vector_size + i : thread + i * threads;
   }
   __device__ bool owns(int i) const { return column(i) < width; }
+  /// Packed, which takes half the registers; each element of a row is read once.
+  __device__ uint4 load_packed(const bf16* row) const {
+    if constexpr (kAligned) {
+      return owns(0) ? load_once(row + column(0)) : make_uint4(0, 0, 0, 0);
+    } else {
+      float x[8];
+      load_row(row, x);
+      return pack(x);
+    }
+  }
+  __device__ void store_packed(bf16* row, const uint4& packed) const {
+    if constexpr (kAligned) {
+      if (owns(0)) *reinterpret_cast<uint4*>(row + column(0)) = packed;
+    } else {
+      float x[8];
+      unpack(packed, x);
+      store_row(row, x);
+    }
+  }
   /// Zeros behind the end of the row.
   template <typename T>
   __device__ void load_row(const T* row, float (&x)[8]) const {
@@ -126,6 +161,13 @@ struct RowPart {
   }
 };
 
+/// 2^x to two units in the last place, 0 where the result is below the normal floats.
+__device__ inline float exp2f_fast(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 template <typename T>
 __device__ inline T warp_sum(T x) {
 #pragma unroll
@@ -140,32 +182,44 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-/// Sums over all threads of a block, whose size is a multiple of 32; every thread gets the result,
-/// in an order that depends on the block's size alone. One barrier a sum: two buffers take turns,
-/// and a thread can write into one again only after all have read it and passed the other's
-/// barrier.
+/// Sums over the threads of a team, some neighbouring warps of a block; every thread gets the
+/// result, in an order that depends on the team's size alone. All threads of the block that have
+/// not returned take part, each for its own team. One barrier a sum, none where a team is a warp:
+/// two buffers take turns, and a thread can write into one again only after all have read it and
+/// passed the other's barrier.
 template <typename T>
-class BlockSum {
+class TeamSum {
  public:
   struct Storage {
     T partials[2][32];
   };
-  __device__ explicit BlockSum(Storage& storage) : storage_(storage) {}
+  __device__ TeamSum(Storage& storage, int team, int team_threads)
+      : storage_(storage), warps_(team_threads / 32), first_warp_(team * warps_) {}
 
   __device__ T operator()(T x) {
     x = warp_sum(x);
+    if (warps_ == 1) return x;
     T* partials = storage_.partials[turn_];
     turn_ ^= 1;
-    if (threadIdx.x % 32 == 0) partials[threadIdx.x / 32] = x;
+    const unsigned thread = threadIdx.y * blockDim.x + threadIdx.x;
+    if (thread % 32 == 0) partials[thread / 32] = x;
     __syncthreads();
     T total = 0;
-    for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total += partials[warp];
+    for (int warp = 0; warp < warps_; ++warp) total += partials[first_warp_ + warp];
     return total;
   }
 
  private:
   Storage& storage_;
+  int warps_, first_warp_;
   int turn_ = 0;
+};
+
+/// Over all threads of a block of one dimension.
+template <typename T>
+struct BlockSum : TeamSum<T> {
+  __device__ explicit BlockSum(typename TeamSum<T>::Storage& storage)
+      : TeamSum<T>(storage, 0, static_cast<int>(blockDim.x)) {}
 };
 
 }  // namespace sigtrain::kernels

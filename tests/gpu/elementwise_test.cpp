@@ -1,3 +1,5 @@
+#include <bit>
+
 #include "gpu_testing.h"
 
 namespace sigtrain {
@@ -150,6 +152,49 @@ TEST_F(GpuTest, StochasticDepthDropsWhatTheCpuDrops) {
     ops.stochastic_depth({7, 3}, 0.25, at(scale));
   });
   expect_near(scale, {2 * float_roundoff, 0.0});
+}
+
+// Every bfloat16 there is, in the far tail too, where 1 + erf would have lost all digits.
+std::vector<double> finite_bfloat16s() {
+  std::vector<double> values;
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    // A bfloat16 is the upper half of a float.
+    const auto value = std::bit_cast<float>(bits << 16);
+    if (std::isfinite(value)) values.push_back(value);
+  }
+  return values;
+}
+
+TEST_F(GpuTest, GeluOfEveryFiniteBfloat16) {
+  const std::vector<double> values = finite_bfloat16s();
+  const auto count = static_cast<int64_t>(values.size());
+  const Operand x = given("x", {count}, values), y = output("y", {count});
+  run([&](Ops& ops, const Pick& at) { ops.activation_forward(Activation::gelu, at(x), at(y)); });
+  std::vector<double> expected = values;
+  for (double& value : expected) value *= 0.5 * std::erfc(-value / std::sqrt(2.0));
+  expect_near(y, expected, Tolerance{bf16_roundoff, 0.0} + gelu_tolerance(0.0));
+}
+
+TEST_F(GpuTest, GeluDerivativeOfEveryFiniteBfloat16) {
+  const std::vector<double> values = finite_bfloat16s();
+  const auto rows = static_cast<int64_t>(values.size()) / 8;
+  ASSERT_EQ(rows * 8, static_cast<int64_t>(values.size()));
+  const Operand z = given("pre_activation", {rows, 8}, values), x = normal("x", {rows, 8});
+  std::vector<double> identity(64, 0.0), ones(values.size(), 1.0);
+  for (size_t i = 0; i < 8; ++i) identity[9 * i] = 1.0;
+  const Operand weight = given("weight", {8, 8}, identity), dy = given("dy", {rows, 8}, ones);
+  const Operand dx = output("dx", {rows, 8});
+  const Operand dweight = normal("dweight", {8, 8}, Role::accumulate);
+  run([&](Ops& ops, const Pick& at) {
+    ops.linear_backward(at(x), at(weight), at(dy), Activation::gelu, at(z), at(dx), at(dweight),
+                        {});
+  });
+  std::vector<double> expected = values;
+  for (double& value : expected) {
+    const double density = std::exp(-0.5 * value * value) / std::sqrt(2.0 * M_PI);
+    value = 0.5 * std::erfc(-value / std::sqrt(2.0)) + value * density;
+  }
+  expect_near(dx, expected, Tolerance{bf16_roundoff, 0.0} + gelu_tolerance(1.0));
 }
 
 TEST_F(GpuTest, ActivationAloneHasTheBitsOfTheLinearLayers) {

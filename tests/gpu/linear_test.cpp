@@ -38,7 +38,9 @@ TEST_P(GpuLinear, Forward) {
     value =
         c.activation == Activation::gelu ? exact_gelu(value) : std::pow(std::max(value, 0.0), 2.0);
   }
-  expect_near(y, expected, {bf16_roundoff, 0x1p-20});
+  const Tolerance function =
+      c.activation == Activation::gelu ? gelu_tolerance(0.0) : Tolerance{4 * float_roundoff, 0.0};
+  expect_near(y, expected, Tolerance{bf16_roundoff, 0.0} + function);
 }
 
 TEST_P(GpuLinear, Backward) {
