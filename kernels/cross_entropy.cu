@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(block_threads, 3) cross_entropy_kernel(CrossEn
 #pragma unroll
     for (int k = 0; k < loads; ++k) {
       const int j = start + k * block_threads;
-      if (j < vectors) raw[k] = load_once(logits + j * vector_size);
+      if (j < vectors) raw[k] = load_raw(logits + j * vector_size);
     }
 #pragma unroll
     for (int k = 0; k < loads; ++k) {

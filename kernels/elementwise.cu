@@ -168,14 +168,22 @@ struct SwigluBackward {
 };
 
 /// uniform_from_bits(bits) >= p without the conversions: the number is the upper 24 bits over 2^24.
+/// Where float(p) is 1 and nothing should be kept, the largest bits are: `never` says so.
 struct AtLeast {
-  explicit AtLeast(double p)
-      : threshold(static_cast<uint32_t>(std::ceil(double{static_cast<float>(p)} * 0x1p24))) {}
-  __device__ bool operator()(uint32_t bits) const { return bits >> 8 >= threshold; }
-  uint32_t threshold;
+  explicit AtLeast(double p) {
+    const double threshold = std::ceil(double{static_cast<float>(p)} * 0x1p24);
+    never = threshold >= 0x1p24;
+    least = never ? 0xffffffffu : static_cast<uint32_t>(threshold) << 8;
+  }
+  __device__ bool operator()(uint32_t bits) const { return bits >= least; }
+  uint32_t least;
+  bool never;
 };
 
+// The keys come from the host: a thread that made them itself would spend as much on them as on the
+// numbers.
 struct Dropout {
+  PhiloxKeys keys;
   RandomStream random;
   const uint64_t* step;
   AtLeast kept;
@@ -186,14 +194,15 @@ struct Dropout {
   __device__ void operator()(int64_t begin, int64_t end) const {
     float v[8];
     load_part(x, begin, end, v);
+    const uint64_t high = random.counter_high(*step);
     if (end - begin == 1) {
-      const Philox block = random.block(static_cast<uint64_t>(begin / 4), *step);
+      const Philox block = philox(keys, static_cast<uint64_t>(begin / 4), high);
       const uint32_t word = block.words[begin % 4];
       v[0] = kept(word) ? v[0] * scale : 0.0f;
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const Philox block = random.block(static_cast<uint64_t>(begin / 4 + half), *step);
+        const Philox block = philox(keys, static_cast<uint64_t>(begin / 4 + half), high);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           float& value = v[4 * half + i];
@@ -323,16 +332,17 @@ void next_random_step(uint64_t* value, cudaStream_t stream) {
 
 void dropout(RandomStream random, const uint64_t* step, double p, const bf16* x, bf16* y,
              int64_t count, cudaStream_t stream) {
-  launch_parts(
-      aligned16(x, y), count, stream,
-      Dropout{random, step, AtLeast(p), static_cast<float>(1.0 / (1.0 - p)), x, y});
+  const AtLeast kept(p);
+  const auto scale = static_cast<float>(kept.never ? 0.0 : 1.0 / (1.0 - p));
+  launch_parts(aligned16(x, y), count, stream,
+               Dropout{PhiloxKeys(random.seed), random, step, kept, scale, x, y});
 }
 
 void stochastic_depth(RandomStream random, const uint64_t* step, double p, float* scale,
                       int64_t count, cudaStream_t stream) {
-  launch_parts(false, count, stream,
-               StochasticDepth{random, step, AtLeast(p),
-                               static_cast<float>(1.0 / (1.0 - p)), scale});
+  const AtLeast kept(p);
+  const auto kept_scale = static_cast<float>(kept.never ? 0.0 : 1.0 / (1.0 - p));
+  launch_parts(false, count, stream, StochasticDepth{random, step, kept, kept_scale, scale});
 }
 
 }  // namespace sigtrain::kernels

@@ -1,5 +1,3 @@
-#include <cub/device/device_radix_sort.cuh>
-
 #include "embedding.h"
 #include "launch.h"
 #include "vector.cuh"
@@ -16,56 +14,166 @@ struct Strip {
   __device__ Strip(int64_t index, int64_t width)
       : first(index * strip_columns),
         part{static_cast<int>(threadIdx.x % 32), 32,
-             static_cast<int>(min(max(width - first, int64_t{0}), int64_t{strip_columns}))} {}
+             static_cast<int>(min(width - first, int64_t{strip_columns}))} {}
   int64_t first;
   RowPart<kAligned> part;
 };
 
-constexpr int forward_strips = 4;  // of a row, whose loads a warp has in flight together
+// A warp copies a row, or 2048 columns of it, all its loads in flight together.
+constexpr int forward_vectors = 8, forward_columns = forward_vectors * strip_columns;
 
 template <bool kAligned>
 __global__ void __launch_bounds__(block_threads) forward_kernel(EmbeddingForward call) {
-  const int64_t pieces = ceil_div(call.width, forward_strips * strip_columns);
-  const int64_t item = int64_t{blockIdx.x} * block_warps + threadIdx.x / 32;
-  const int64_t row = item / pieces, first_strip = (item - row * pieces) * forward_strips;
+  const int64_t row = int64_t{blockIdx.x} * block_warps + threadIdx.x / 32;
   if (row >= call.rows) return;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int64_t first = int64_t{blockIdx.y} * forward_columns;
+  const TeamRow<kAligned, forward_vectors> parts{
+      lane, 32, static_cast<int>(min(call.width - first, int64_t{forward_columns}))};
   const int32_t token = call.tokens[row];
   const bool valid = token >= 0 && token < call.vocab_size;
-  if (!valid && first_strip == 0 && threadIdx.x % 32 == 0)
+  if (!valid && first == 0 && lane == 0)
     report_fault(call.fault, FaultKind::token_id, token, row, call.vocab_size);
-  const bf16* const weight = call.weight + (valid ? token : 0) * call.width;
-  const bf16* const positions =
-      call.positions ? call.positions + row % call.seq_len * call.width : nullptr;
-  uint4 packed[forward_strips];
+  uint4 packed[forward_vectors] = {};
+  if (valid) parts.load(call.weight + token * call.width + first, packed);
+  if (valid && call.positions) {
+    const bf16* const position = call.positions + row % call.seq_len * call.width + first;
 #pragma unroll
-  for (int s = 0; s < forward_strips; ++s) {
-    const Strip<kAligned> strip(first_strip + s, call.width);
-    packed[s] = valid ? strip.part.load_packed(weight + strip.first) : make_uint4(0, 0, 0, 0);
-  }
+    for (int v = 0; v < forward_vectors; ++v) {
+      float x[8], p[8];
+      unpack(packed[v], x);
+      parts[v].load_row(position, p);
 #pragma unroll
-  for (int s = 0; s < forward_strips; ++s) {
-    const Strip<kAligned> strip(first_strip + s, call.width);
-    if (positions && valid) {
-      float x[8], position[8];
-      unpack(packed[s], x);
-      strip.part.load_row(positions + strip.first, position);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] += position[i];
-      packed[s] = pack(x);
+      for (int i = 0; i < 8; ++i) x[i] += p[i];
+      packed[v] = pack(x);
     }
-    strip.part.store_packed(call.y + row * call.width + strip.first, packed[s]);
   }
+  bf16* const y = call.y + row * call.width + first;
+#pragma unroll
+  for (int v = 0; v < forward_vectors; ++v) parts[v].store_packed(y, packed[v]);
 }
 
-// Tokens outside the vocabulary get the key behind its last, which nothing is added for.
-__global__ void make_keys(EmbeddingBackward call) {
-  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (row >= call.rows) return;
-  const int32_t token = call.tokens[row];
-  const bool valid = token >= 0 && token < call.vocab_size;
-  if (!valid) report_fault(call.fault, FaultKind::token_id, token, row, call.vocab_size);
-  call.keys[0][row] = static_cast<uint32_t>(valid ? token : call.vocab_size);
-  call.order[0][row] = static_cast<int32_t>(row);
+// Sorts the rows by their tokens, stably, in one launch: a library's radix sort takes ten, which for
+// the rows of a step is most of its time. A block has the rows of 256 neighbouring tokens. It looks
+// through all tokens, once to count its rows and those in front of them, and once to write them one
+// behind the other; then it sorts them by counting, a warp having the part of them that comes
+// before the next warp's. Tokens outside the vocabulary get the key behind its last, which nothing
+// is added for.
+constexpr int sort_threads = 1024, sort_warps = sort_threads / 32, sort_keys = 256;
+
+struct TokenKeys {
+  __device__ uint32_t operator()(int64_t row) const {
+    const int32_t token = tokens[row];
+    return token >= 0 && token < vocab_size ? static_cast<uint32_t>(token) : vocab_size;
+  }
+  const int32_t* tokens;
+  uint32_t vocab_size;
+};
+
+/// The sum over the warps in front of this one; `total` over all. A block of sort_threads.
+__device__ inline int sum_in_front(int of_warp, int* storage, int& total) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (lane == 0) storage[warp] = of_warp;
+  __syncthreads();
+  const int mine = storage[lane];
+  total = warp_sum(mine);
+  const int result = warp_sum(lane < warp ? mine : 0);
+  __syncthreads();
+  return result;
+}
+
+__global__ void __launch_bounds__(sort_threads) sort_rows(EmbeddingBackward call) {
+  __shared__ int counts[sort_warps][sort_keys];
+  __shared__ int storage[sort_warps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned lanes_in_front = (1u << lane) - 1;
+  const TokenKeys key_of{call.tokens, static_cast<uint32_t>(call.vocab_size)};
+  const uint32_t first_key = blockIdx.x * sort_keys;
+  const auto is_mine = [&](uint32_t key) { return key - first_key < sort_keys; };
+
+  const int64_t share = round_up(ceil_div(call.rows, sort_warps), 32);
+  const int64_t begin = warp * share, end = min(begin + share, call.rows);
+  int mine = 0, smaller = 0;
+#pragma unroll 8
+  for (int64_t row = begin + lane; row < end; row += 32) {
+    const uint32_t key = key_of(row);
+    mine += is_mine(key);
+    smaller += key < first_key;
+  }
+  int start, count;
+  sum_in_front(warp_sum(smaller), storage, start);
+  int at = sum_in_front(warp_sum(mine), storage, count);
+  if (count == 0) return;  // the whole block
+  uint32_t* const keys = call.keys[0] + start;
+  int32_t* const order = call.order[0] + start;
+#pragma unroll 4
+  for (int64_t first = begin; first < end; first += 32) {
+    const int64_t row = first + lane;
+    const uint32_t key = row < end ? key_of(row) : 0;
+    const bool writes = row < end && is_mine(key);
+    const unsigned writers = __ballot_sync(0xffffffffu, writes);
+    if (writes) {
+      const int to = at + __popc(writers & lanes_in_front);
+      keys[to] = key;
+      order[to] = static_cast<int32_t>(row);
+      if (key == key_of.vocab_size)
+        report_fault(call.fault, FaultKind::token_id, call.tokens[row], row, call.vocab_size);
+    }
+    at += __popc(writers);
+  }
+  for (int key = threadIdx.x; key < sort_warps * sort_keys; key += sort_threads)
+    counts[key / sort_keys][key % sort_keys] = 0;
+  __syncthreads();
+
+  // For the warp's items, in order: adds them to the counts of their keys, and calls
+  // see(item, key, the count in front of it).
+  int* const own = counts[warp];
+  const int part = static_cast<int>(round_up(ceil_div(count, sort_warps), 32));
+  const int part_end = min((warp + 1) * part, count);
+  const auto for_items = [&](auto see) {
+    for (int first = warp * part; first < part_end; first += 32) {
+      const int item = first + lane;
+      const unsigned active = __ballot_sync(0xffffffffu, item < part_end);
+      if (item < part_end) {
+        const uint32_t key = keys[item] - first_key;
+        const unsigned same = __match_any_sync(active, key);
+        const int leader = __ffs(static_cast<int>(same)) - 1;
+        int before = 0;
+        if (lane == leader) {
+          before = own[key];
+          own[key] = before + __popc(same);
+        }
+        before = __shfl_sync(active, before, leader);
+        see(item, key, before + __popc(same & lanes_in_front));
+      }
+      __syncwarp();
+    }
+  };
+  for_items([](int, uint32_t, int) {});
+  __syncthreads();
+  // Where each warp's items of each key go: behind those of smaller keys and of warps in front.
+  int of_key = 0;
+  if (threadIdx.x < sort_keys) {
+    for (int w = 0; w < sort_warps; ++w) {
+      const int items = counts[w][threadIdx.x];
+      counts[w][threadIdx.x] = of_key;
+      of_key += items;
+    }
+  }
+  int total, inclusive = of_key;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(0xffffffffu, inclusive, step);
+    if (lane >= step) inclusive += other;
+  }
+  const int offset = sum_in_front(warp_sum(of_key), storage, total) + inclusive - of_key;
+  if (threadIdx.x < sort_keys)
+    for (int w = 0; w < sort_warps; ++w) counts[w][threadIdx.x] += offset;
+  __syncthreads();
+  for_items([&](int item, uint32_t key, int before) {
+    call.keys[1][start + before] = key + first_key;
+    call.order[1][start + before] = order[item];
+  });
 }
 
 // The sorted rows are cut into pieces, so that a token that makes up a tenth of a text is as
@@ -236,13 +344,6 @@ __global__ void __launch_bounds__(block_threads) add_positions(EmbeddingBackward
   }
 }
 
-// Bits of the largest key, vocab_size.
-int key_bits(int64_t vocab_size) {
-  int bits = 1;
-  while ((vocab_size >> bits) != 0) ++bits;
-  return bits;
-}
-
 template <bool kAligned>
 void launch_backward(const EmbeddingBackward& call, cudaStream_t stream) {
   const int64_t strips = ceil_div(call.width, strip_columns);
@@ -260,8 +361,8 @@ void launch_backward(const EmbeddingBackward& call, cudaStream_t stream) {
 
 void embedding_forward(const EmbeddingForward& call, cudaStream_t stream) {
   if (call.rows <= 0) return;
-  const int64_t pieces = ceil_div(call.width, forward_strips * strip_columns);
-  const auto grid = static_cast<unsigned>(ceil_div(call.rows * pieces, block_warps));
+  const dim3 grid(static_cast<unsigned>(ceil_div(call.rows, block_warps)),
+                  static_cast<unsigned>(ceil_div(call.width, forward_columns)));
   if (call.width % vector_size == 0 && aligned16(call.weight, call.positions, call.y)) {
     forward_kernel<true><<<grid, block_threads, 0, stream>>>(call);
   } else {
@@ -271,28 +372,15 @@ void embedding_forward(const EmbeddingForward& call, cudaStream_t stream) {
 
 void embedding_backward(const EmbeddingBackward& call, cudaStream_t stream) {
   if (call.rows <= 0) return;
-  make_keys<<<static_cast<unsigned>(ceil_div(call.rows, block_threads)), block_threads, 0,
+  // One key behind the vocabulary's last.
+  sort_rows<<<static_cast<unsigned>(ceil_div(call.vocab_size + 1, sort_keys)), sort_threads, 0,
               stream>>>(call);
-  size_t sort_bytes = call.sort_bytes;
-  cub::DeviceRadixSort::SortPairs(call.sort_memory, sort_bytes, call.keys[0], call.keys[1],
-                                  call.order[0], call.order[1], static_cast<int>(call.rows), 0,
-                                  key_bits(call.vocab_size), stream);
   if (call.width % vector_size == 0 &&
       aligned16(call.dy, call.dweight, call.dpositions, call.partials)) {
     launch_backward<true>(call, stream);
   } else {
     launch_backward<false>(call, stream);
   }
-}
-
-size_t embedding_backward_sort_bytes(int64_t rows, int64_t vocab_size) {
-  size_t bytes = 0;
-  const uint32_t* keys = nullptr;
-  const int32_t* order = nullptr;
-  cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, const_cast<uint32_t*>(keys), order,
-                                  const_cast<int32_t*>(order), static_cast<int>(rows), 0,
-                                  key_bits(vocab_size));
-  return bytes;
 }
 
 int64_t embedding_backward_partials(int64_t rows, int64_t width) {

@@ -30,18 +30,15 @@ struct EmbeddingBackward {
   float* dweight;     // [vocab_size, width], added to
   float* dpositions;  // optional [seq_len, width], added to
   Fault* fault;
-  // Scratch: keys and order (twice: before and behind the sort), temporary memory of the sort, and
+  // Scratch: `rows` keys and places (twice: before and behind the sort), and
   // embedding_backward_partials(rows, width) floats.
   uint32_t* keys[2];
   int32_t* order[2];
-  void* sort_memory;
-  size_t sort_bytes;
   float* partials;
 };
 
 void embedding_forward(const EmbeddingForward& call, cudaStream_t stream);
 void embedding_backward(const EmbeddingBackward& call, cudaStream_t stream);
-size_t embedding_backward_sort_bytes(int64_t rows, int64_t vocab_size);
 int64_t embedding_backward_partials(int64_t rows, int64_t width);
 
 }  // namespace sigtrain::kernels

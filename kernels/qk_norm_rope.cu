@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(block_threads) forward_kernel(QkNormRopeForwar
   // Lanes without a head take part in the shuffles.
   const bool works = lane * vector_size < half && item < items;
   const Place place(shape, range, static_cast<uint32_t>(works ? item : 0), works ? lane : 0);
-  const uint4 packed_a = load_once(call.qkv + place.in);
-  const uint4 packed_b = load_once(call.qkv + place.in + half);
+  const uint4 packed_a = load_raw(call.qkv + place.in);
+  const uint4 packed_b = load_raw(call.qkv + place.in + half);
   const Factors factors(place.is_query ? call.q_weight : call.k_weight, call.rope, place,
                         works ? lane : 0, half);
   float a[8], b[8];
@@ -165,11 +165,11 @@ __global__ void __launch_bounds__(block_threads, backward_blocks_per_multiproces
     uint4 packed_da{}, packed_db{}, packed_xa{}, packed_xb{};
     float rstd = 0.0f;
     if (works) {
-      packed_da = load_once(call.d_qkv + place.in);
-      packed_db = load_once(call.d_qkv + place.in + half);
+      packed_da = load_raw(call.d_qkv + place.in);
+      packed_db = load_raw(call.d_qkv + place.in + half);
       if constexpr (kNorm) {
-        packed_xa = load_once(call.qkv + place.in);
-        packed_xb = load_once(call.qkv + place.in + half);
+        packed_xa = load_raw(call.qkv + place.in);
+        packed_xb = load_raw(call.qkv + place.in + half);
         rstd = call.rstd[place.of_head];
       }
     }

@@ -35,16 +35,6 @@ __device__ inline uint4 pack(const float (&x)[8]) {
 
 __device__ inline uint4 load_raw(const bf16* p) { return *reinterpret_cast<const uint4*>(p); }
 
-/// For what a kernel reads once: no copy stays in the first-level cache, which keeps the vectors that
-/// all rows share.
-__device__ inline uint4 load_once(const bf16* p) {
-  uint4 raw;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
-               : "l"(p));
-  return raw;
-}
-
 /// Keeps the compiler from holding on to what was unpacked of this: unpacking again costs an
 /// instruction an element, keeping it twice the registers.
 __device__ inline void forget_unpacked(uint4& raw) {
@@ -118,10 +108,10 @@ struct RowPart {
     return kAligned ? thread * vector_size + i : thread + i * threads;
   }
   __device__ bool owns(int i) const { return column(i) < width; }
-  /// Packed, which takes half the registers; each element of a row is read once.
+  /// Packed, which takes half the registers.
   __device__ uint4 load_packed(const bf16* row) const {
     if constexpr (kAligned) {
-      return owns(0) ? load_once(row + column(0)) : make_uint4(0, 0, 0, 0);
+      return owns(0) ? load_raw(row + column(0)) : make_uint4(0, 0, 0, 0);
     } else {
       float x[8];
       load_row(row, x);
@@ -160,6 +150,26 @@ struct RowPart {
     }
   }
 };
+
+/// The parts of a row that a thread of a team of `threads` owns: kVectors times 8 elements.
+template <bool kAligned, int kVectors>
+struct TeamRow {
+  int thread, threads, width;
+
+  __device__ RowPart<kAligned> operator[](int v) const {
+    return {thread + v * threads, kVectors * threads, width};
+  }
+  __device__ void load(const bf16* row, uint4 (&packed)[kVectors]) const {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) packed[v] = (*this)[v].load_packed(row);
+  }
+};
+
+template <int kVectors>
+__device__ inline void forget_unpacked(uint4 (&packed)[kVectors]) {
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) forget_unpacked(packed[v]);
+}
 
 /// 2^x to two units in the last place, 0 where the result is below the normal floats.
 __device__ inline float exp2f_fast(float x) {

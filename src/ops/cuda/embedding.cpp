@@ -11,12 +11,9 @@
 namespace sigtrain {
 namespace {
 
-void take_scratch(Scratch& scratch, int64_t rows, int64_t vocab_size, int64_t width,
-                  kernels::EmbeddingBackward& call) {
+void take_scratch(Scratch& scratch, int64_t rows, int64_t width, kernels::EmbeddingBackward& call) {
   for (auto& keys : call.keys) keys = scratch.take<uint32_t>(rows);
   for (auto& order : call.order) order = scratch.take<int32_t>(rows);
-  call.sort_bytes = kernels::embedding_backward_sort_bytes(rows, vocab_size);
-  call.sort_memory = scratch.take<std::byte>(static_cast<int64_t>(call.sort_bytes));
   call.partials = scratch.take<float>(kernels::embedding_backward_partials(rows, width));
 }
 
@@ -53,16 +50,16 @@ void CudaOps::embedding_backward(const Tensor& tokens, const Tensor& dy, const T
   call.dweight = dweight.as<float>();
   call.dpositions = dpositions.as<float>();
   call.fault = &state_->fault;
-  take_scratch(scratch, call.rows, call.vocab_size, call.width, call);
+  take_scratch(scratch, call.rows, call.width, call);
   kernels::embedding_backward(call, stream_);
   check_launch("embedding_backward");
 }
 
-size_t CudaOps::embedding_backward_workspace(int64_t rows, int64_t vocab_size,
+size_t CudaOps::embedding_backward_workspace(int64_t rows, int64_t,
                                              int64_t width) const {
   Scratch scratch;
   kernels::EmbeddingBackward call{};
-  take_scratch(scratch, rows, vocab_size, width, call);
+  take_scratch(scratch, rows, width, call);
   return scratch.bytes();
 }
 
