@@ -94,16 +94,17 @@ class Collector:
     def write(self, key, text):
         data = (text.strip("\n") + "\n").encode()
         digest = hashlib.blake2b(data, digest_size=16).digest()
+        is_new = digest not in self.seen
+        self.seen.add(digest)  # whatever its share, so that a larger share holds all of a smaller one
         if len(data) < LEAST_BYTES:
             self.counts["too short"] += 1
-        elif digest in self.seen:
+        elif not is_new:
             self.counts["identical to another"] += 1
         elif len(zlib.compress(data, 1)) < TABLE_RATIO * len(data):
             self.counts["tables"] += 1
         elif zlib.crc32(key.encode()) >= self.share * 2**32:
             self.counts["beyond --share"] += 1
         else:
-            self.seen.add(digest)
             path = os.path.join(self.output, key + ".txt")
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:

@@ -8,8 +8,6 @@ std::string_view name_of(Purpose purpose) {
       return "activations kept for backward";
     case Purpose::temporary:
       return "temporaries";
-    case Purpose::workspace:
-      return "workspace";
     case Purpose::gradient:
       return "activation gradients";
     case Purpose::statistic:

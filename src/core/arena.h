@@ -10,8 +10,8 @@
 namespace sigtrain {
 
 /// What an allocation is for; the memory plan is printed by these.
-enum class Purpose : uint8_t { activation, temporary, workspace, gradient, statistic };
-constexpr int kPurposeCount = 5;
+enum class Purpose : uint8_t { activation, temporary, gradient, statistic };
+constexpr int kPurposeCount = 4;
 std::string_view name_of(Purpose purpose);
 
 /// Bump allocator with stack discipline: take a mark, allocate, release back to the mark. It
