@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(32 * column_warps, column_blocks_per_multiproc
 #pragma unroll
     for (int j = 0; j < column_loads; ++j) {
       const int64_t at = row + j * column_warps;
-      packed[j] = at < end ? part.load_packed(x + at * width + first_column) : make_uint4(0, 0, 0, 0);
+      packed[j] =
+          at < end ? part.load_packed(x + at * width + first_column) : make_uint4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int j = 0; j < column_loads; ++j) {
@@ -82,9 +83,9 @@ struct ColumnGrid {
   ColumnGrid(int64_t rows, int64_t width) {
     strips = std::max<int64_t>(1, ceil_div(width, 32 * vector_size));
     // No more than run at once, and with one round of loads at least.
-    const int64_t wanted = std::clamp<int64_t>(int64_t{device_limits().multiprocessors} *
-                                                   column_blocks_per_multiprocessor / strips,
-                                               1, 65535);
+    const int64_t wanted = std::clamp<int64_t>(
+        int64_t{device_limits().multiprocessors} * column_blocks_per_multiprocessor / strips, 1,
+        65535);
     rows_per_block = std::max<int64_t>(column_loads * column_warps, ceil_div(rows, wanted));
     blocks = ceil_div(rows, rows_per_block);
   }

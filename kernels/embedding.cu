@@ -53,12 +53,12 @@ __global__ void __launch_bounds__(block_threads) forward_kernel(EmbeddingForward
   for (int v = 0; v < forward_vectors; ++v) parts[v].store_packed(y, packed[v]);
 }
 
-// Sorts the rows by their tokens, stably, in one launch: a library's radix sort takes ten, which for
-// the rows of a step is most of its time. A block has the rows of 256 neighbouring tokens. It looks
-// through all tokens, once to count its rows and those in front of them, and once to write them one
-// behind the other; then it sorts them by counting, a warp having the part of them that comes
-// before the next warp's. Tokens outside the vocabulary get the key behind its last, which nothing
-// is added for.
+// Sorts the rows by their tokens, stably, in one launch: a library's radix sort takes ten, which
+// for the rows of a step is most of its time. A block has the rows of 256 neighbouring tokens. It
+// looks through all tokens, once to count its rows and those in front of them, and once to write
+// them one behind the other; then it sorts them by counting, a warp having the part of them that
+// comes before the next warp's. Tokens outside the vocabulary get the key behind its last, which
+// nothing is added for.
 constexpr int sort_threads = 1024, sort_warps = sort_threads / 32, sort_keys = 256;
 
 struct TokenKeys {
@@ -282,7 +282,8 @@ __global__ void __launch_bounds__(block_threads) add_runs(EmbeddingBackward call
   }
 }
 
-/// The first of the sorted rows behind `begin` that has another key: a warp tries 32 places at once.
+/// The first of the sorted rows behind `begin` that has another key: a warp tries 32 places at
+/// once.
 __device__ inline int64_t end_of_run(const EmbeddingBackward& call, int64_t begin) {
   const uint32_t* const keys = call.keys[1];
   const uint32_t key = keys[begin];

@@ -10,7 +10,8 @@ namespace {
 // all its loads in flight together, stays in registers, and is written once. A block holds
 // blockDim.y teams.
 
-/// Teams that hold a row of this width, in blocks of no more than `block_threads` if that is enough.
+/// Teams that hold a row of this width, in blocks of no more than `block_threads` if that is
+/// enough.
 struct TeamShape {
   TeamShape(int64_t width, int vectors_per_thread, int block_threads) {
     threads = static_cast<int>(round_up(ceil_div(width, vector_size * vectors_per_thread), 32));
@@ -33,9 +34,8 @@ __global__ void __launch_bounds__(forward_threads) forward_kernel(ResidualNormFo
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + team;
   if (row >= call.rows) return;  // whole teams
   TeamSum<float> team_sum(storage, team, static_cast<int>(blockDim.x));
-  const TeamRow<kAligned, kVectors> parts{static_cast<int>(threadIdx.x),
-                                          static_cast<int>(blockDim.x),
-                                          static_cast<int>(call.width)};
+  const TeamRow<kAligned, kVectors> parts{
+      static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), static_cast<int>(call.width)};
   const float inverse_width = 1.0f / static_cast<float>(call.width);
   const int64_t at = row * call.width;
 
@@ -164,9 +164,8 @@ __global__ void __launch_bounds__(kThreads, backward_blocks_per_multiprocessor(k
   const int team = static_cast<int>(threadIdx.y), teams = static_cast<int>(blockDim.y);
   TeamSum<float> team_sum(storage, team, static_cast<int>(blockDim.x));
   constexpr int vectors = backward_vectors;
-  const TeamRow<kAligned, vectors> parts{static_cast<int>(threadIdx.x),
-                                         static_cast<int>(blockDim.x),
-                                         static_cast<int>(call.width)};
+  const TeamRow<kAligned, vectors> parts{
+      static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), static_cast<int>(call.width)};
   const float inverse_width = 1.0f / static_cast<float>(call.width);
   uint4 packed_weight[vectors], packed_gamma[vectors] = {};
   parts.load(call.weight, packed_weight);
@@ -275,12 +274,11 @@ void launch_forward(const ResidualNormForward& call, cudaStream_t stream) {
   // Blocks that have finished make room for others: no barrier of one row holds up the next.
   const TeamShape shape(call.width, kVectors, forward_threads);
   const auto grid = static_cast<unsigned>(ceil_div(call.rows, shape.teams));
-  const auto kernel =
-      call.branch.delta
-          ? call.centered ? forward_kernel<kAligned, kVectors, true, true>
-                          : forward_kernel<kAligned, kVectors, true, false>
-      : call.centered ? forward_kernel<kAligned, kVectors, false, true>
-                      : forward_kernel<kAligned, kVectors, false, false>;
+  const auto kernel = call.branch.delta ? call.centered
+                                              ? forward_kernel<kAligned, kVectors, true, true>
+                                              : forward_kernel<kAligned, kVectors, true, false>
+                      : call.centered ? forward_kernel<kAligned, kVectors, false, true>
+                                        : forward_kernel<kAligned, kVectors, false, false>;
   kernel<<<grid, shape.block(), 0, stream>>>(call);
 }
 

@@ -254,9 +254,10 @@ void qk_norm_rope_backward(const QkNormRopeBackward& call, cudaStream_t stream) 
   const int64_t head_dim = shape.head_dim;
   const size_t shared = block_threads / 32 * head_dim * sizeof(float);
   backward_kernel<true><<<blocks, block_threads, shared, stream>>>(call, lanes, sizes.queries);
-  add_partial_sums({{call.partials, sizes.queries, head_dim, call.dq_weight},
-                    {call.partials + sizes.queries * head_dim, sizes.keys, head_dim, call.dk_weight}},
-                   head_dim, stream);
+  add_partial_sums(
+      {{call.partials, sizes.queries, head_dim, call.dq_weight},
+       {call.partials + sizes.queries * head_dim, sizes.keys, head_dim, call.dk_weight}},
+      head_dim, stream);
 }
 
 int64_t qk_norm_rope_backward_partials(const QkShape& shape) {

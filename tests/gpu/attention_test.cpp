@@ -1,11 +1,51 @@
-#include <ostream>
-
+// Attention on the GPU against CpuOps<double>: every option at every head dimension, by norm
+// (AttentionOnGpu), and some of them among guarded tensors with a workspace of exactly the size
+// asked for, element by element (GuardedAttention).
 #include "gpu_testing.h"
+#include "tools/bench/attention_cases.h"
 
 namespace sigtrain {
 namespace {
 
-struct AttentionCase {
+class AttentionOnGpu : public NeedsGpu,
+                       public testing::WithParamInterface<std::tuple<AttentionKind, int64_t>> {};
+
+TEST_P(AttentionOnGpu, AgreesWithTheCpuInDoubleAndWithItself) {
+  CudaOps ops;
+  const auto [kind, head_dim] = GetParam();
+  for (const AttentionCase& attention_case : attention_cases(kind, head_dim)) {
+    const AttentionCheck check = check_attention(ops, attention_case);
+    for (size_t i = 0; i < check.errors.size(); ++i)
+      EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i])
+          << attention_case.name << ": " << AttentionCheck::names[i];
+    EXPECT_TRUE(check.same_bits_twice) << attention_case.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    KindsAndHeadDims, AttentionOnGpu,
+    testing::Combine(testing::Values(AttentionKind::sigmoid, AttentionKind::softmax),
+                     testing::Values(32, 64, 96, 128, 192)),
+    [](const auto& info) {
+      return fmt::format("{}{}",
+                         std::get<0>(info.param) == AttentionKind::sigmoid ? "sigmoid" : "softmax",
+                         std::get<1>(info.param));
+    });
+
+TEST_F(GpuTest, AttentionWeightsAreAccurateFromMinus20To20) {
+  // A query of zeros that sees one key: the sum of its weights is sigmoid(bias), in fp32.
+  for (double bias = -20.0; bias <= 20.0; bias += 0.25) {
+    AttentionCase one{"one key", {AttentionKind::sigmoid, 1, 1, 1, 1, 32, 0.0, bias, false, 0}};
+    AttentionProblem problem(one, 1);
+    const double got = problem.on_gpu(gpu()).row_sum[0];
+    const double exact = 1.0 / (1.0 + std::exp(-bias));
+    // fp32 holds bias * log2(e) to 2^-24 of 28.9, which is what the result is off by, and the
+    // special functions add 2^-22 each.
+    EXPECT_NEAR(got / exact, 1.0, 0x1p-18) << bias;
+  }
+}
+
+struct GuardedCase {
   AttentionKind kind;
   int64_t batch, seq_len, heads, kv_heads, head_dim;
   bool causal;
@@ -13,11 +53,11 @@ struct AttentionCase {
   bool head_bias, alibi, lengths;
 };
 
-class GpuAttention : public GpuTest, public ::testing::WithParamInterface<AttentionCase> {};
+class GuardedAttention : public GpuTest, public ::testing::WithParamInterface<GuardedCase> {};
 
 // q, k and v are parts of one packed matrix, as the layers pass them.
-TEST_P(GpuAttention, ForwardAndBackward) {
-  const AttentionCase c = GetParam();
+TEST_P(GuardedAttention, ForwardAndBackward) {
+  const GuardedCase c = GetParam();
   const int64_t rows = c.batch * c.seq_len, q_columns = c.heads * c.head_dim;
   const int64_t kv_columns = c.kv_heads * c.head_dim, packed = q_columns + 2 * kv_columns;
   AttentionDesc desc{c.kind,
@@ -109,25 +149,19 @@ TEST_P(GpuAttention, ForwardAndBackward) {
   }
 }
 
-std::vector<AttentionCase> attention_cases() {
-  std::vector<AttentionCase> cases;
+std::vector<GuardedCase> guarded_cases() {
+  std::vector<GuardedCase> cases;
   for (const AttentionKind kind : {AttentionKind::sigmoid, AttentionKind::softmax}) {
-    for (const int64_t head_dim : {32, 64, 96, 128, 192}) {
-      cases.push_back({kind, 2, 257, 2, 2, head_dim, true, 0, false, false, false});
-      cases.push_back({kind, 1, 130, 2, 1, head_dim, false, 0, true, true, false});
-    }
-    cases.push_back({kind, 3, 100, 4, 2, 64, false, 0, false, false, true});
-    cases.push_back({kind, 3, 200, 2, 2, 64, true, 0, true, true, true});
-    cases.push_back({kind, 1, 300, 2, 2, 64, true, 37, false, true, false});
-    cases.push_back({kind, 1, 300, 2, 2, 128, false, 50, true, false, false});
+    for (const int64_t head_dim : {32, 64, 96, 128, 192})
+      cases.push_back({kind, 2, 257, 2, 1, head_dim, true, 0, true, true, false});
+    cases.push_back({kind, 3, 200, 2, 2, 64, false, 50, false, false, true});
     cases.push_back({kind, 2, 1, 1, 1, 64, true, 0, false, false, false});
-    cases.push_back({kind, 1, 64, 6, 1, 64, true, 0, true, false, false});
     cases.push_back({kind, 1, 1024, 1, 1, 64, true, 0, false, true, false});
   }
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, GpuAttention, ::testing::ValuesIn(attention_cases()));
+INSTANTIATE_TEST_SUITE_P(Cases, GuardedAttention, ::testing::ValuesIn(guarded_cases()));
 
 TEST_F(GpuTest, AttentionRejectsOtherHeadDimensions) {
   const Operand qkv = normal("qkv", {4, 120}), out = output("out", {4, 40});

@@ -119,9 +119,11 @@ class Bench {
            const std::function<void(int)>& operation) {
     constexpr int operations = 8;
     int set = 0;
-    measure(name, bytes, operations, [] {}, [&] {
-      for (int i = 0; i < operations; ++i) operation(set++ % set_count);
-    });
+    measure(
+        name, bytes, operations, [] {},
+        [&] {
+          for (int i = 0; i < operations; ++i) operation(set++ % set_count);
+        });
   }
 
   /// For an operation that destroys its input: `prepare` makes it anew and is not timed.

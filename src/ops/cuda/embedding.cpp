@@ -55,8 +55,7 @@ void CudaOps::embedding_backward(const Tensor& tokens, const Tensor& dy, const T
   check_launch("embedding_backward");
 }
 
-size_t CudaOps::embedding_backward_workspace(int64_t rows, int64_t,
-                                             int64_t width) const {
+size_t CudaOps::embedding_backward_workspace(int64_t rows, int64_t, int64_t width) const {
   Scratch scratch;
   kernels::EmbeddingBackward call{};
   take_scratch(scratch, rows, width, call);
