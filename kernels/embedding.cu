@@ -53,12 +53,11 @@ __global__ void __launch_bounds__(block_threads) forward_kernel(EmbeddingForward
   for (int v = 0; v < forward_vectors; ++v) parts[v].store_packed(y, packed[v]);
 }
 
-// Sorts the rows by their tokens, stably, in one launch: a library's radix sort takes ten, which
-// for the rows of a step is most of its time. A block has the rows of 256 neighbouring tokens. It
-// looks through all tokens, once to count its rows and those in front of them, and once to write
-// them one behind the other; then it sorts them by counting, a warp having the part of them that
-// comes before the next warp's. Tokens outside the vocabulary get the key behind its last, which
-// nothing is added for.
+// Sorts the rows by their tokens, stably, in one launch: a library's radix sort takes ten. A block
+// has the rows of 256 neighbouring tokens. It looks through all tokens, once to count its rows and
+// those in front of them, and once to write them one behind the other; then it sorts them by
+// counting, a warp having the part of them that comes before the next warp's. Tokens outside the
+// vocabulary get the key behind its last, which nothing is added for.
 constexpr int sort_threads = 1024, sort_warps = sort_threads / 32, sort_keys = 256;
 
 struct TokenKeys {
