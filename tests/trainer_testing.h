@@ -63,7 +63,8 @@ inline std::map<int64_t, double> training_curve(const std::filesystem::path& run
 /// Writes a byte-tokenised text with something to learn, FOLDER/train and FOLDER/validation: after
 /// each of 26 letters comes one of five others, the first half of the time, the next a quarter, and
 /// so on. Its loss falls steadily to the text's entropy, about 1.3 nats: no sudden insight that two
-/// devices could have some steps apart.
+/// devices could have some steps apart. How far they come apart on real text is the text's and the
+/// model's doing: see GpuTraining.FollowsTheCpusLossCurve.
 inline void write_learnable_text(const std::filesystem::path& folder) {
   const RandomStream random{2024, 1};
   const ByteTokenizer tokenizer;
