@@ -33,6 +33,7 @@ struct AttentionForward {
   const int32_t* key_lengths;      // optional [batch]
   float* log_sum_exp;              // [batch, heads, seq_len], softmax only
   float* row_sum;                  // optional [batch, heads, seq_len]
+  int* tickets;  // two zeros that the call may change while it runs, and leaves as zeros
 };
 
 /// `forward` holds the forward call's arguments: softmax reads its out and log_sum_exp.
@@ -41,6 +42,7 @@ struct AttentionBackward {
   HeadsPointer d_out, dq, dk, dv;
   float* d_head_bias;  // optional [heads], added to
   void* workspace;
+  bool deterministic;  // the same bits every time; kernels that are so anyway ignore it
 };
 
 }  // namespace sigtrain::kernels

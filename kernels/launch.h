@@ -11,6 +11,7 @@ namespace sigtrain::kernels {
 
 struct DeviceLimits {
   int multiprocessors = 1;
+  int compute_capability = 0;             // 10 major + minor
   int shared_bytes_per_block = 48 << 10;  // with the opt-in attribute
 };
 
@@ -21,6 +22,10 @@ inline const DeviceLimits& device_limits() {
     int device = 0;
     if (cudaGetDevice(&device) == cudaSuccess) {
       cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+      int major = 0, minor = 0;
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+      found.compute_capability = 10 * major + minor;
       cudaDeviceGetAttribute(&found.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                              device);
     }

@@ -4,7 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/attention_sm80.h"
+#include "kernels/attention_launch.h"
 #include "ops/cuda/check.h"
 #include "tools/bench/attention_cases.h"
 
@@ -15,6 +15,7 @@ struct Options {
   std::string impl = "auto", kind = "sigmoid";
   int batch = 4, heads = 32, kv_heads = 0, head_dim = 64, seq_len = 4096, window = 0;
   bool causal = false, alibi = false, head_bias = false, json = false, check = false;
+  bool deterministic = false;
   double bias = std::numeric_limits<double>::quiet_NaN();
   int iterations = 20;
 };
@@ -117,21 +118,34 @@ kernels::AttentionBackward make_call(const Options& options, Memory& memory) {
         memory.upload(std::vector<__nv_bfloat16>(options.heads, __float2bfloat16(0.0F)));
     call.d_head_bias = memory.upload(std::vector<float>(options.heads, 0.0F));
   }
+  forward.tickets = memory.upload(std::vector<int>(2, 0));
   if (softmax) forward.log_sum_exp = memory.take<float>(rows * options.heads);
   return call;
+}
+
+/// The kernels asked for; throws UsageError where they cannot run.
+kernels::AttentionImpl choose_impl(const Options& options, const kernels::AttentionShape& shape) {
+  const kernels::AttentionImpl fastest = kernels::choose_attention(shape);
+  if (options.impl == "sm80") return kernels::AttentionImpl::sm80;
+  if (options.impl == "sm90" && fastest != kernels::AttentionImpl::sm90)
+    throw UsageError(
+        "--impl sm90 needs a GPU of compute capability 9.0 and a --head-dim of 64, 128 or 192");
+  return fastest;
 }
 
 void time_attention(const Options& options, CudaOps& ops) {
   Memory memory(ops);
   kernels::AttentionBackward call = make_call(options, memory);
-  const size_t workspace = kernels::attention_sm80_backward_workspace(call.forward.shape);
+  const kernels::AttentionImpl impl = choose_impl(options, call.forward.shape);
+  const size_t workspace = kernels::attention_backward_workspace(call.forward.shape, impl);
   call.workspace = memory.take<std::byte>(static_cast<int64_t>(workspace));
+  call.deterministic = options.deterministic;
   const double forward_ms = median_ms(ops.stream(), options.iterations, [&] {
-    kernels::attention_sm80_forward(call.forward, ops.stream());
+    kernels::attention_forward(call.forward, ops.stream(), impl);
     check_launch("attention forward");
   });
   const double backward_ms = median_ms(ops.stream(), options.iterations, [&] {
-    kernels::attention_sm80_backward(call, ops.stream());
+    kernels::attention_backward(call, ops.stream(), impl);
     check_launch("attention backward");
   });
   // As FlashAttention counts: 2 products forward and 5 backward, half of them under a causal mask.
@@ -140,23 +154,25 @@ void time_attention(const Options& options, CudaOps& ops) {
                        options.head_dim * (options.causal ? 0.5 : 1.0);
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  const nlohmann::ordered_json result = {{"impl", "sm80"},
-                                         {"kind", options.kind},
-                                         {"batch", options.batch},
-                                         {"heads", options.heads},
-                                         {"kv_heads", options.kv_heads},
-                                         {"head_dim", options.head_dim},
-                                         {"seq_len", options.seq_len},
-                                         {"causal", options.causal},
-                                         {"alibi", options.alibi},
-                                         {"bias", call.forward.shape.bias},
-                                         {"window", options.window},
-                                         {"fwd_ms", forward_ms},
-                                         {"bwd_ms", backward_ms},
-                                         {"fwd_tflops", flops / forward_ms * 1e-9},
-                                         {"bwd_tflops", 2.5 * flops / backward_ms * 1e-9},
-                                         {"workspace_bytes", workspace},
-                                         {"gpu", properties.name}};
+  const nlohmann::ordered_json result = {
+      {"impl", impl == kernels::AttentionImpl::sm90 ? "sm90" : "sm80"},
+      {"kind", options.kind},
+      {"batch", options.batch},
+      {"heads", options.heads},
+      {"kv_heads", options.kv_heads},
+      {"head_dim", options.head_dim},
+      {"seq_len", options.seq_len},
+      {"causal", options.causal},
+      {"alibi", options.alibi},
+      {"bias", call.forward.shape.bias},
+      {"window", options.window},
+      {"deterministic", options.deterministic},
+      {"fwd_ms", forward_ms},
+      {"bwd_ms", backward_ms},
+      {"fwd_tflops", flops / forward_ms * 1e-9},
+      {"bwd_tflops", 2.5 * flops / backward_ms * 1e-9},
+      {"workspace_bytes", workspace},
+      {"gpu", properties.name}};
   if (options.json) {
     fmt::print("{}\n", result.dump());
   } else {
@@ -194,7 +210,8 @@ bool check_all(CudaOps& ops) {
 int run(int argc, char** argv) {
   Options options;
   CLI::App app("Times attention on the GPU, or checks it against the CPU in double.");
-  app.add_option("--impl", options.impl, "auto or sm80")->check(CLI::IsMember({"auto", "sm80"}));
+  app.add_option("--impl", options.impl, "Kernels: the fastest, or those of a compute capability")
+      ->check(CLI::IsMember({"auto", "sm90", "sm80"}));
   app.add_option("--kind", options.kind)->check(CLI::IsMember({"sigmoid", "softmax"}));
   app.add_option("--batch", options.batch)->check(CLI::PositiveNumber);
   app.add_option("--heads", options.heads)->check(CLI::PositiveNumber);
@@ -208,6 +225,7 @@ int run(int argc, char** argv) {
   app.add_flag("--causal", options.causal);
   app.add_flag("--alibi", options.alibi);
   app.add_flag("--head-bias", options.head_bias, "With a learned bias and its gradient");
+  app.add_flag("--deterministic", options.deterministic, "The same bits every time");
   app.add_flag("--json", options.json, "One line of JSON");
   app.add_flag("--check", options.check, "Errors of all kinds, head dimensions and options");
   CLI11_PARSE(app, argc, argv);

@@ -1,5 +1,5 @@
 // What attention does to its heads: QK-norm and rotation, then attention itself.
-#include "kernels/attention_sm80.h"
+#include "kernels/attention_launch.h"
 #include "kernels/qk_norm_rope.h"
 #include "ops/cuda/check.h"
 #include "ops/cuda/cuda_ops.h"
@@ -45,7 +45,8 @@ kernels::HeadsPointer heads_pointer(const HeadsView& view) {
 }
 
 kernels::AttentionForward forward_call(const AttentionDesc& desc, const AttentionInputs& inputs,
-                                       const HeadsView& out, const Tensor& log_sum_exp) {
+                                       const HeadsView& out, const Tensor& log_sum_exp,
+                                       int* tickets) {
   kernels::AttentionForward call{};
   call.shape = attention_shape(desc);
   call.q = heads_pointer(inputs.q);
@@ -56,12 +57,13 @@ kernels::AttentionForward forward_call(const AttentionDesc& desc, const Attentio
   call.alibi_slopes = inputs.alibi_slopes.as<float>();
   call.key_lengths = inputs.key_lengths.as<int32_t>();
   call.log_sum_exp = log_sum_exp.as<float>();
+  call.tickets = tickets;
   return call;
 }
 
 std::byte* attention_scratch(Scratch& scratch, const AttentionDesc& desc) {
   return scratch.take<std::byte>(
-      static_cast<int64_t>(kernels::attention_sm80_backward_workspace(attention_shape(desc))));
+      static_cast<int64_t>(kernels::attention_backward_workspace(attention_shape(desc))));
 }
 
 }  // namespace
@@ -110,9 +112,10 @@ size_t CudaOps::qk_norm_rope_backward_workspace(const QkNormRopeDesc& desc) cons
 void CudaOps::attention_forward(const AttentionDesc& desc, const AttentionInputs& inputs,
                                 const HeadsView& out, const Tensor& log_sum_exp,
                                 const Tensor& row_sum) {
-  kernels::AttentionForward call = forward_call(desc, inputs, out, log_sum_exp);
+  kernels::AttentionForward call =
+      forward_call(desc, inputs, out, log_sum_exp, state_->attention_tickets);
   call.row_sum = row_sum.as<float>();
-  kernels::attention_sm80_forward(call, stream_);
+  kernels::attention_forward(call, stream_);
   check_launch("attention_forward");
 }
 
@@ -122,14 +125,15 @@ void CudaOps::attention_backward(const AttentionDesc& desc, const AttentionInput
                                  const HeadsView& dv, const Tensor& d_head_bias) {
   Scratch scratch(workspace_, "attention_backward");
   kernels::AttentionBackward call{};
-  call.forward = forward_call(desc, inputs, out, log_sum_exp);
+  call.forward = forward_call(desc, inputs, out, log_sum_exp, state_->attention_tickets);
   call.d_out = heads_pointer(d_out);
   call.dq = heads_pointer(dq);
   call.dk = heads_pointer(dk);
   call.dv = heads_pointer(dv);
   call.d_head_bias = d_head_bias.as<float>();
   call.workspace = attention_scratch(scratch, desc);
-  kernels::attention_sm80_backward(call, stream_);
+  call.deterministic = true;
+  kernels::attention_backward(call, stream_);
   check_launch("attention_backward");
 }
 

@@ -123,6 +123,7 @@ class CudaOps final : public Ops {
   struct DeviceState {
     kernels::Fault fault;
     uint64_t random_step;
+    int attention_tickets[2];
   };
 
   /// Waits for the stream, then throws if a kernel met an input it could not use.

@@ -1,0 +1,177 @@
+#include <algorithm>
+
+#include "attention_sm80_backward.cuh"
+#include "attention_sm80_launch.cuh"
+#include "attention_sm90.h"
+#include "attention_sm90_backward.cuh"
+#include "launch.h"
+#include "tensor_map.h"
+
+namespace sigtrain::kernels {
+namespace {
+
+/// The parts of the workspace, each aligned to 256 bytes. With null for memory, only their size.
+template <int HeadDim>
+class BackwardLayoutSm90 {
+ public:
+  using Tiling = BackwardTilingSm90<HeadDim>;
+
+  BackwardLayoutSm90(const AttentionShape& shape, void* workspace)
+      : begin_(static_cast<unsigned char*>(workspace)) {
+    const size_t heads = static_cast<size_t>(shape.batch) * shape.heads;
+    const size_t query_tiles = ceil_div(shape.seq_len, Tiling::queries);
+    const size_t key_tiles = ceil_div(shape.seq_len, Tiling::keys);
+    dq_sums = take<float>(heads * query_tiles * Tiling::queries * HeadDim);
+    turns = take<int>(heads * query_tiles * Tiling::consumers);
+    cleared_bytes = bytes_;
+    bias_partials = take<float>(heads * key_tiles * 8);
+    statistics = take<float>(shape.softmax ? heads * query_tiles * Tiling::queries * 2 : 0);
+  }
+  size_t bytes() const { return bytes_; }
+
+  float *dq_sums, *bias_partials, *statistics;
+  int* turns;
+  size_t cleared_bytes;  // from the beginning: what has to be zero before the pass
+
+ private:
+  template <typename T>
+  T* take(size_t count) {
+    T* part = begin_ ? reinterpret_cast<T*>(begin_ + bytes_) : nullptr;
+    bytes_ += round_up(count * sizeof(T), 256);
+    return part;
+  }
+
+  unsigned char* begin_;
+  size_t bytes_ = 0;
+};
+
+/// For each query log2 of its sum of exponentials and D = rowsum(dO O); rows behind the sequence,
+/// and queries without keys, get +inf, which makes all their weights 0. Four threads a query.
+template <int HeadDim>
+__global__ void __launch_bounds__(256)
+    attention_sm90_statistics_kernel(const AttentionBackward call, float* statistics, int padded) {
+  const AttentionShape& shape = call.forward.shape;
+  const int head = blockIdx.y, batch = blockIdx.z, lane = threadIdx.x & 3;
+  const int query = blockIdx.x * 64 + threadIdx.x / 4;
+  const int64_t batch_head = static_cast<int64_t>(batch) * shape.heads + head;
+  float log2_sum = INFINITY, dot = 0.0f;
+  if (query < shape.seq_len) {
+    const HeadRows out(call.forward.out, shape, batch, head), d_out(call.d_out, shape, batch, head);
+#pragma unroll
+    for (int c = 0; c < HeadDim / 32; ++c) {
+      const int column = (c * 4 + lane) * 8;
+      const uint4 x = *reinterpret_cast<const uint4*>(out.row(query) + column);
+      const uint4 y = *reinterpret_cast<const uint4*>(d_out.row(query) + column);
+      const auto* xs = reinterpret_cast<const __nv_bfloat162*>(&x);
+      const auto* ys = reinterpret_cast<const __nv_bfloat162*>(&y);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 a = __bfloat1622float2(xs[j]), b = __bfloat1622float2(ys[j]);
+        dot = fmaf(a.x, b.x, fmaf(a.y, b.y, dot));
+      }
+    }
+    const float log_sum_exp = call.forward.log_sum_exp[batch_head * shape.seq_len + query];
+    if (log_sum_exp != -INFINITY) log2_sum = log_sum_exp * log2_e;
+  }
+  dot = sum_lanes<3>(dot);
+  if (lane == 0 && query < padded)
+    reinterpret_cast<float2*>(statistics)[batch_head * padded + query] = float2{log2_sum, dot};
+}
+
+template <template <int, bool> typename Gradient, int HeadDim, bool Alibi>
+void launch(const AttentionBackward& call, cudaStream_t stream) {
+  using Tiling = BackwardTilingSm90<HeadDim>;
+  const AttentionShape& shape = call.forward.shape;
+  const BackwardLayoutSm90<HeadDim> layout(shape, call.workspace);
+  BackwardWorkSm90 work;
+  work.maps = {heads_map(call.forward.q, shape, shape.heads, Tiling::queries),
+               heads_map(call.forward.k, shape, shape.kv_heads, Tiling::keys),
+               heads_map(call.forward.v, shape, shape.kv_heads, Tiling::keys),
+               heads_map(call.d_out, shape, shape.heads, Tiling::queries),
+               heads_map(call.dk, shape, shape.kv_heads, 64),
+               heads_map(call.dv, shape, shape.kv_heads, 64)};
+  work.call = call;
+  work.query_tiles = static_cast<int>(ceil_div(shape.seq_len, Tiling::queries));
+  work.key_tiles = static_cast<int>(ceil_div(shape.seq_len, Tiling::keys));
+  work.dq_sums = layout.dq_sums;
+  work.statistics = layout.statistics;
+  work.bias_partials = layout.bias_partials;
+  work.turns = layout.turns;
+  // What tiles of one head share is queries, d_out and sums of dQ.
+  const int pairs = shape.batch * shape.kv_heads;
+  const int64_t shared = int64_t{8} * shape.seq_len * HeadDim * (shape.heads / shape.kv_heads);
+  const int in_l2 = static_cast<int>(std::clamp<int64_t>((24 << 20) / shared, 1, pairs));
+  work.order = {work.key_tiles, shape.kv_heads, pairs, shape.causal ? in_l2 : 1, true};
+
+  cudaMemsetAsync(call.workspace, 0, layout.cleared_bytes, stream);
+  if (shape.softmax) {
+    const int padded = work.query_tiles * Tiling::queries;
+    attention_sm90_statistics_kernel<HeadDim>
+        <<<dim3(padded / 64, shape.heads, shape.batch), 256, 0, stream>>>(call, layout.statistics,
+                                                                          padded);
+  }
+  const auto kernel = &attention_sm90_backward_kernel<Gradient, HeadDim, Alibi>;
+  allow_shared_memory(kernel, Tiling::shared_bytes);
+  const int blocks = std::min(device_limits().multiprocessors, work.order.count());
+  kernel<<<blocks, Tiling::threads, Tiling::shared_bytes, stream>>>(work);
+  const int64_t chunks = int64_t{shape.batch} * shape.seq_len * shape.heads * (HeadDim / 8);
+  attention_sm90_round_dq_kernel<HeadDim><<<grid_size(chunks, 256, 8), 256, 0, stream>>>(work);
+  if (call.d_head_bias)
+    attention_backward_bias_kernel<<<shape.heads, bias_threads, 0, stream>>>(
+        work.bias_partials, shape.batch * work.key_tiles * 8, call.d_head_bias);
+}
+
+template <template <int, bool> typename Gradient, int HeadDim>
+void launch_kind(const AttentionBackward& call, cudaStream_t stream) {
+  if (needs_distance(call.forward))
+    launch<Gradient, HeadDim, true>(call, stream);
+  else
+    launch<Gradient, HeadDim, false>(call, stream);
+}
+
+template <int HeadDim>
+void launch_head_dim(const AttentionBackward& call, cudaStream_t stream) {
+  if (call.forward.shape.softmax)
+    launch_kind<SoftmaxGradientSm90, HeadDim>(call, stream);
+  else
+    launch_kind<SigmoidGradientSm90, HeadDim>(call, stream);
+}
+
+}  // namespace
+
+bool attention_sm90_supports_backward(const AttentionShape& shape) {
+  return shape.head_dim == 64 || shape.head_dim == 128;
+}
+
+size_t attention_sm90_backward_workspace(const AttentionShape& shape) {
+  switch (shape.head_dim) {
+    case 64:
+      return BackwardLayoutSm90<64>(shape, nullptr).bytes();
+    case 128:
+      return BackwardLayoutSm90<128>(shape, nullptr).bytes();
+    default:
+      reject_head_dim(shape.head_dim);
+  }
+}
+
+void attention_sm90_backward(const AttentionBackward& call, cudaStream_t stream) {
+  check_heads("q", call.forward.q);
+  check_heads("k", call.forward.k);
+  check_heads("v", call.forward.v);
+  check_heads("d_out", call.d_out);
+  check_heads("dq", call.dq);
+  check_heads("dk", call.dk);
+  check_heads("dv", call.dv);
+  if (call.forward.shape.softmax) check_heads("out", call.forward.out);
+  if (call.forward.shape.batch == 0 || call.forward.shape.seq_len == 0) return;
+  switch (call.forward.shape.head_dim) {
+    case 64:
+      return launch_head_dim<64>(call, stream);
+    case 128:
+      return launch_head_dim<128>(call, stream);
+    default:
+      reject_head_dim(call.forward.shape.head_dim);
+  }
+}
+
+}  // namespace sigtrain::kernels

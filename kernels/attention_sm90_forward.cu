@@ -1,0 +1,79 @@
+#include <algorithm>
+
+#include "attention_sm80_launch.cuh"
+#include "attention_sm90.h"
+#include "attention_sm90_forward.cuh"
+#include "launch.h"
+#include "tensor_map.h"
+
+namespace sigtrain::kernels {
+namespace {
+
+/// Pairs whose keys and values, read again by every tile of queries, leave L2 (50 MB) room enough
+/// for what else passes through it.
+int pairs_in_l2(const AttentionShape& shape) {
+  const int64_t bytes = int64_t{4} * shape.seq_len * shape.head_dim;
+  const int64_t kv_pairs = std::max<int64_t>((16 << 20) / bytes, 1);
+  return static_cast<int>(std::min<int64_t>(kv_pairs * (shape.heads / shape.kv_heads),
+                                            int64_t{shape.batch} * shape.heads));
+}
+
+template <template <int, bool> typename Weights, int HeadDim, bool Alibi>
+void launch(const AttentionForward& call, cudaStream_t stream) {
+  using Tiling = ForwardTilingSm90<HeadDim>;
+  const AttentionShape& shape = call.shape;
+  ForwardWork work;
+  work.call = call;
+  work.maps = {heads_map(call.q, shape, shape.heads, 64),
+               heads_map(call.k, shape, shape.kv_heads, Tiling::keys),
+               heads_map(call.v, shape, shape.kv_heads, Tiling::keys),
+               heads_map(call.out, shape, shape.heads, 64)};
+  work.order = {static_cast<int>(ceil_div(shape.seq_len, Tiling::queries)), shape.heads,
+                shape.batch * shape.heads, shape.causal ? pairs_in_l2(shape) : 1, false};
+  const auto kernel = &attention_sm90_forward_kernel<Weights, HeadDim, Alibi>;
+  allow_shared_memory(kernel, Tiling::shared_bytes);
+  const int blocks = std::min(device_limits().multiprocessors, work.order.count());
+  kernel<<<blocks, Tiling::threads, Tiling::shared_bytes, stream>>>(work);
+}
+
+template <template <int, bool> typename Weights, int HeadDim>
+void launch_kind(const AttentionForward& call, cudaStream_t stream) {
+  if (needs_distance(call))
+    launch<Weights, HeadDim, true>(call, stream);
+  else
+    launch<Weights, HeadDim, false>(call, stream);
+}
+
+template <int HeadDim>
+void launch_head_dim(const AttentionForward& call, cudaStream_t stream) {
+  if (call.shape.softmax)
+    launch_kind<SoftmaxWeights, HeadDim>(call, stream);
+  else
+    launch_kind<SigmoidWeights, HeadDim>(call, stream);
+}
+
+}  // namespace
+
+bool attention_sm90_supports(const AttentionShape& shape) {
+  return shape.head_dim == 64 || shape.head_dim == 128 || shape.head_dim == 192;
+}
+
+void attention_sm90_forward(const AttentionForward& call, cudaStream_t stream) {
+  check_heads("q", call.q);
+  check_heads("k", call.k);
+  check_heads("v", call.v);
+  check_heads("out", call.out);
+  if (call.shape.batch == 0 || call.shape.seq_len == 0) return;
+  switch (call.shape.head_dim) {
+    case 64:
+      return launch_head_dim<64>(call, stream);
+    case 128:
+      return launch_head_dim<128>(call, stream);
+    case 192:
+      return launch_head_dim<192>(call, stream);
+    default:
+      reject_head_dim(call.shape.head_dim);
+  }
+}
+
+}  // namespace sigtrain::kernels
