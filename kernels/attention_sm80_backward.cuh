@@ -36,6 +36,7 @@
 
 #include "attention_geometry.cuh"
 #include "attention_policy.cuh"
+#include "attention_row_sums.cuh"
 #include "attention_tiles_sm80.cuh"
 
 namespace sigtrain::kernels {
@@ -103,32 +104,13 @@ __global__ void __launch_bounds__(128)
     }
   }
   if constexpr (Gradient::is_softmax) {
-    const HeadRows out(call.forward.out, shape, batch, head), d_out(call.d_out, shape, batch, head);
     const int lane = threadIdx.x & 3;
     for (int i = threadIdx.x >> 2; i < Tiling::queries; i += 32) {
       const int query = first_query + i;
-      float log2_sum = INFINITY, dot = 0.0f;
-      if (query < shape.seq_len) {
-#pragma unroll
-        for (int c = 0; c < HeadDim / 32; ++c) {
-          const int column = (c * 4 + lane) * 8;
-          const uint4 x = *reinterpret_cast<const uint4*>(out.row(query) + column);
-          const uint4 y = *reinterpret_cast<const uint4*>(d_out.row(query) + column);
-          const auto* xs = reinterpret_cast<const __nv_bfloat162*>(&x);
-          const auto* ys = reinterpret_cast<const __nv_bfloat162*>(&y);
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            const float2 a = __bfloat1622float2(xs[j]), b = __bfloat1622float2(ys[j]);
-            dot = fmaf(a.x, b.x, fmaf(a.y, b.y, dot));
-          }
-        }
-        const float log_sum_exp = call.forward.log_sum_exp[batch_head * shape.seq_len + query];
-        if (log_sum_exp != -INFINITY) log2_sum = log_sum_exp * log2_e;
-      }
-      dot = sum_lanes<3>(dot);
+      const float2 statistics = query_statistics<HeadDim>(call, batch, head, query, lane);
       if (lane == 0) {
         const int64_t row = (batch_head * work.query_tiles + tile) * Tiling::queries + i;
-        reinterpret_cast<float2*>(work.statistics)[row] = float2{log2_sum, dot};
+        reinterpret_cast<float2*>(work.statistics)[row] = statistics;
       }
     }
   }
@@ -503,23 +485,6 @@ __global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads, 1)
   write_rows<row_tiles * 16, HeadDim, 32>(
       out_tile, HeadRows(is_gradient_warp ? call.dk : call.dv, shape, batch, kv_head),
       first_key + warp_key, shape.seq_len, warp_key, lane);
-}
-
-/// d_head_bias[head] += the sum of the head's partials, always in the same order.
-constexpr int bias_threads = 128;
-static __global__ void __launch_bounds__(bias_threads)
-    attention_backward_bias_kernel(const float* partials, int count, float* d_head_bias) {
-  __shared__ float warp_sums[bias_threads / 32];
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < count; i += bias_threads)
-    sum += partials[static_cast<int64_t>(blockIdx.x) * count + i];
-  sum = sum_lanes<31>(sum);
-  if (lane_index() == 0) warp_sums[warp_index()] = sum;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < bias_threads / 32; ++w) sum += warp_sums[w];
-    d_head_bias[blockIdx.x] += sum;
-  }
 }
 
 }  // namespace sigtrain::kernels

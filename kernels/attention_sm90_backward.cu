@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "attention_sm80_backward.cuh"
+#include "attention_row_sums.cuh"
 #include "attention_sm80_launch.cuh"
 #include "attention_sm90.h"
 #include "attention_sm90_backward.cuh"
@@ -45,37 +45,15 @@ class BackwardLayoutSm90 {
   size_t bytes_ = 0;
 };
 
-/// For each query log2 of its sum of exponentials and D = rowsum(dO O); rows behind the sequence,
-/// and queries without keys, get +inf, which makes all their weights 0. Four threads a query.
+/// Softmax: the statistics of every query, and of the `padded` ones that fill up the last tile.
 template <int HeadDim>
 __global__ void __launch_bounds__(256)
     attention_sm90_statistics_kernel(const AttentionBackward call, float* statistics, int padded) {
-  const AttentionShape& shape = call.forward.shape;
   const int head = blockIdx.y, batch = blockIdx.z, lane = threadIdx.x & 3;
   const int query = blockIdx.x * 64 + threadIdx.x / 4;
-  const int64_t batch_head = static_cast<int64_t>(batch) * shape.heads + head;
-  float log2_sum = INFINITY, dot = 0.0f;
-  if (query < shape.seq_len) {
-    const HeadRows out(call.forward.out, shape, batch, head), d_out(call.d_out, shape, batch, head);
-#pragma unroll
-    for (int c = 0; c < HeadDim / 32; ++c) {
-      const int column = (c * 4 + lane) * 8;
-      const uint4 x = *reinterpret_cast<const uint4*>(out.row(query) + column);
-      const uint4 y = *reinterpret_cast<const uint4*>(d_out.row(query) + column);
-      const auto* xs = reinterpret_cast<const __nv_bfloat162*>(&x);
-      const auto* ys = reinterpret_cast<const __nv_bfloat162*>(&y);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const float2 a = __bfloat1622float2(xs[j]), b = __bfloat1622float2(ys[j]);
-        dot = fmaf(a.x, b.x, fmaf(a.y, b.y, dot));
-      }
-    }
-    const float log_sum_exp = call.forward.log_sum_exp[batch_head * shape.seq_len + query];
-    if (log_sum_exp != -INFINITY) log2_sum = log_sum_exp * log2_e;
-  }
-  dot = sum_lanes<3>(dot);
-  if (lane == 0 && query < padded)
-    reinterpret_cast<float2*>(statistics)[batch_head * padded + query] = float2{log2_sum, dot};
+  const int64_t batch_head = static_cast<int64_t>(batch) * call.forward.shape.heads + head;
+  const float2 found = query_statistics<HeadDim>(call, batch, head, query, lane);
+  if (lane == 0) reinterpret_cast<float2*>(statistics)[batch_head * padded + query] = found;
 }
 
 template <template <int, bool> typename Gradient, int HeadDim, bool Alibi>

@@ -191,6 +191,8 @@ inline constexpr auto kFields<TrainConfig> = std::tuple{
           "consecutive non-finite steps before the run stops", at_least(1)},
     Field{"recompute", &TrainConfig::recompute,
           "memory for time: what backward computes again instead of keeping it from forward"},
+    Field{"deterministic", &TrainConfig::deterministic,
+          "false: gradients of attention are added in whatever order they come, which is faster"},
     Field{"cuda_graph", &TrainConfig::cuda_graph,
           "GPU: capture a step once and replay it, which takes the host less time"},
 };

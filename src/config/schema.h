@@ -132,7 +132,8 @@ struct TrainConfig {
   int64_t global_batch = 8;    // sequences in one optimizer step, over all ranks
   int64_t max_bad_steps = 10;  // consecutive non-finite steps before the run stops
   Recompute recompute = Recompute::none;
-  bool cuda_graph = false;  // steps are captured once and replayed; the CPU goes on without
+  bool deterministic = true;  // the same bits every time, at some cost on a GPU
+  bool cuda_graph = false;    // steps are captured once and replayed; the CPU goes on without
 };
 
 /// Of images as the model gets them: (value / 255 - mean) / stddev, by channel.

@@ -181,6 +181,8 @@ class Ops {
   /// Scratch memory shared by all operations, at least as large as the largest *_workspace of the
   /// run.
   void set_workspace(const Tensor& workspace) { workspace_ = workspace; }
+  /// False lets a backend add in an order that differs from time to time, where that is faster.
+  void set_deterministic(bool deterministic) { deterministic_ = deterministic; }
 
   // ---- embedding: y[n] = weight[tokens[n]] + positions[n % seq_len]
   virtual void embedding_forward(const Tensor& tokens /*i32 [N]*/, const Tensor& weight /*[V, C]*/,
@@ -359,6 +361,7 @@ class Ops {
 
  protected:
   Tensor workspace_;
+  bool deterministic_ = true;
 };
 
 // A backend that runs where the host does, one operation after the other.

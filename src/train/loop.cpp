@@ -45,6 +45,7 @@ struct RunMemory {
     ops.set_workspace({workspace_memory.get(),
                        DType::f32,
                        {static_cast<int64_t>(plan.workspace / sizeof(float))}});
+    ops.set_deterministic(config.train.deterministic);
     task.prepare(ops);
   }
 

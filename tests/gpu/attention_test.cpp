@@ -22,6 +22,18 @@ TEST_P(AttentionOnGpu, AgreesWithTheCpuInDoubleAndWithItself) {
   }
 }
 
+TEST_P(AttentionOnGpu, AgreesWithTheCpuWhereTheOrderOfAdditionIsFree) {
+  CudaOps ops;
+  ops.set_deterministic(false);
+  const auto [kind, head_dim] = GetParam();
+  for (const AttentionCase& attention_case : attention_cases(kind, head_dim)) {
+    const AttentionCheck check = check_attention(ops, attention_case);
+    for (size_t i = 0; i < check.errors.size(); ++i)
+      EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i])
+          << attention_case.name << ": " << AttentionCheck::names[i];
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     KindsAndHeadDims, AttentionOnGpu,
     testing::Combine(testing::Values(AttentionKind::sigmoid, AttentionKind::softmax),
@@ -34,14 +46,19 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_F(GpuTest, AttentionWeightsAreAccurateFromMinus20To20) {
   // A query of zeros that sees one key: the sum of its weights is sigmoid(bias), in fp32.
-  for (double bias = -20.0; bias <= 20.0; bias += 0.25) {
-    AttentionCase one{"one key", {AttentionKind::sigmoid, 1, 1, 1, 1, 32, 0.0, bias, false, 0}};
-    AttentionProblem problem(one, 1);
-    const double got = problem.on_gpu(gpu()).row_sum[0];
-    const double exact = 1.0 / (1.0 + std::exp(-bias));
-    // fp32 holds bias * log2(e) to 2^-24 of 28.9, which is what the result is off by, and the
-    // special functions add 2^-22 each.
-    EXPECT_NEAR(got / exact, 1.0, 0x1p-18) << bias;
+  // fp32 holds bias * log2(e) to 2^-24 of 28.9, which is what the result is off by, and the special
+  // functions add 2^-22 each. Hopper's kernels (head_dim 64) replace 1 / (1 + e) by a straight line
+  // where e <= 1/16, which is off by 4.6e-4 at most.
+  for (const auto& [head_dim, tolerance] :
+       {std::pair<int64_t, double>{32, 0x1p-18}, {64, 0x1p-11}}) {
+    for (double bias = -20.0; bias <= 20.0; bias += 0.25) {
+      AttentionCase one{"one key",
+                        {AttentionKind::sigmoid, 1, 1, 1, 1, head_dim, 0.0, bias, false, 0}};
+      AttentionProblem problem(one, 1);
+      const double got = problem.on_gpu(gpu()).row_sum[0];
+      const double exact = 1.0 / (1.0 + std::exp(-bias));
+      EXPECT_NEAR(got / exact, 1.0, tolerance) << head_dim << ": " << bias;
+    }
   }
 }
 
@@ -109,7 +126,7 @@ TEST_P(GuardedAttention, ForwardAndBackward) {
   // the largest row sum.
   expect_near(out, rounded(qkv.largest()) +
                        Tolerance{0.0, bf16_roundoff * qkv.largest() * row_sum.largest()});
-  expect_near(row_sum, {0x1p-12, 0x1p-12});
+  expect_near(row_sum, {0x1p-11, 0x1p-12});
   if (softmax) {
     // Rows that see no key have no meaningful value.
     std::vector<double> expected = log_sum_exp.values();

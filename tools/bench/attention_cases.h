@@ -4,8 +4,9 @@
 // Tolerances. Every bf16 rounding has a relative error of at most 2^-9. An output is rounded once,
 // and in each of its terms the weight once, or for dQ and dK the weight's slope and the logit's
 // gradient, so its error by norm stays below 3 * 2^-9; 2^-7 leaves room for the sums of fp32 and
-// for softmax's D, which is computed from the rounded output. Statistics are sums of fp32 with
-// neither rounding: 2^-16.
+// for softmax's D, which is computed from the rounded output. Statistics have
+// neither rounding. log_sum_exp is a sum of fp32: 2^-16. A row sum is one of weights, which
+// Hopper's kernels compute to 2^-11 (sigmoid_small in attention_weights_sm90.cuh).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -55,6 +56,9 @@ inline std::vector<AttentionCase> attention_cases(AttentionKind kind, int64_t he
       {"window of one", desc(1, 130, 2, 1, true, 1, 0.5), true, false},
       {"key lengths", desc(4, 290, 2, 2, false, 0, -3.0), false, false, {290, 0, 1, 131}},
       {"everything", desc(3, 385, 4, 2, true, 150, -2.0), true, true, {385, 64, 200}},
+      // More tiles than a GPU has multiprocessors: blocks that stay go on to a second and third
+      // one.
+      {"many tiles", desc(8, 400, 8, 4, true, 0, -3.0), true, false},
       {"negative scale", desc(1, 150, 2, 2, false, 0, -1.0), false, false},
       {"saturated", desc(1, 200, 1, 1, false, 0, 0.0), false, false},
   };
@@ -263,7 +267,7 @@ inline double relative_error_by_norm(const std::vector<double>& got,
 struct AttentionCheck {
   static constexpr std::array<const char*, 7> names = {"out", "row_sum", "lse",   "dq",
                                                        "dk",  "dv",      "d_bias"};
-  static constexpr std::array<double, 7> tolerances = {0x1p-7, 0x1p-16, 0x1p-16, 0x1p-7,
+  static constexpr std::array<double, 7> tolerances = {0x1p-7, 0x1p-11, 0x1p-16, 0x1p-7,
                                                        0x1p-7, 0x1p-7,  0x1p-7};
   std::array<double, 7> errors{};
   bool same_bits_twice = false;

@@ -62,6 +62,7 @@ def ours(program, shape, kind, arguments):
     command = [program, "--json", "--impl", arguments.impl, "--kind", kind, "--batch", batch,
                "--heads", heads, "--kv-heads", kv_heads, "--head-dim", head_dim, "--seq-len",
                seq_len, "--iters", arguments.iters] + ["--causal"] * causal
+    command += ["--deterministic"] * arguments.deterministic
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
@@ -100,6 +101,8 @@ def main():
     parser.add_argument("--build", default="build", help="folder with bench_attention")
     parser.add_argument("--python", default=sys.executable, help="a Python that has PyTorch")
     parser.add_argument("--impl", default="auto", help="of bench_attention")
+    parser.add_argument("--deterministic", action="store_true",
+                        help="gradients of the same bits every time")
     parser.add_argument("--peers", default="fa2,cudnn", help="empty for ours alone")
     parser.add_argument("--iters", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="only T = 4096")

@@ -132,7 +132,7 @@ void CudaOps::attention_backward(const AttentionDesc& desc, const AttentionInput
   call.dv = heads_pointer(dv);
   call.d_head_bias = d_head_bias.as<float>();
   call.workspace = attention_scratch(scratch, desc);
-  call.deterministic = true;
+  call.deterministic = deterministic_;
   kernels::attention_backward(call, stream_);
   check_launch("attention_backward");
 }
