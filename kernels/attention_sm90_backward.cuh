@@ -187,9 +187,7 @@ __device__ void produce(const BackwardWorkSm90& work) {
   }
 }
 
-/// Adds one consumer's shares of dQ to the sums. Where they come in order, a share is told of when
-/// it has been added: at once if the next one has to wait for its own turn, else while that one is
-/// on its way, so that the copy engine need not finish one before it begins the next.
+/// Adds one consumer's shares of dQ to the sums.
 template <int HeadDim>
 __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
   using Tiling = BackwardTilingSm90<HeadDim>;
@@ -198,13 +196,6 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
   const SharedAddress from = shared.dq + consumer * Tiling::dq_bytes;
   const bool deterministic = work.call.deterministic;
   RingPlace<1> place;
-  int* untold = nullptr;
-  const auto tell = [&] {
-    if (!untold) return;
-    fence_async_global();
-    add_release(untold, 1);
-    untold = nullptr;
-  };
   for (int ticket; (ticket = desk.draw(true)) < work.order.count();) {
     const KeyTileWork<Tiling> tile(work, ticket);
     for (int step = 0; step < tile.steps(); ++step, place.advance()) {
@@ -212,17 +203,11 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
       const int64_t part =
           work.query_tile(tile.at.batch, tile.head(step), query_tile) * Tiling::consumers +
           consumer;
-      int* turn = work.turns + part;
       barrier_wait(shared.dq_full(consumer), place.parity);
       if (deterministic) {
-        const int shares_before =
-            tile.at.tile -
+        const int first =
             tile.band.key_tiles(query_tile * Tiling::queries, Tiling::queries, Tiling::keys).begin;
-        if (load_acquire(turn) != shares_before) {
-          bulk_wait();
-          tell();
-          while (load_acquire(turn) != shares_before) {
-          }
+        while (load_acquire(work.turns + part) != tile.at.tile - first) {
         }
       }
       add_bulk(work.dq_sums + part * Tiling::dq_part, from, Tiling::dq_bytes);
@@ -230,14 +215,16 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
       bulk_wait_read();
       barrier_arrive(shared.dq_empty(consumer));
       if (deterministic) {
-        bulk_wait<1>();
-        tell();
-        untold = turn;
+        // The next share may come when this one has arrived. (To tell of it only while the own next
+        // one is on its way was slower: it makes the blocks of a head follow each other further
+        // apart.)
+        bulk_wait();
+        fence_async_global();
+        add_release(work.turns + part, 1);
       }
     }
-    bulk_wait();
-    tell();
   }
+  bulk_wait();
 }
 
 /// One consumer's sums and operands, and the products between them.
