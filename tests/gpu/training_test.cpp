@@ -71,9 +71,10 @@ std::vector<std::string> with(std::vector<std::string> settings,
 
 // Measured on real text too, this project's own pages and sources in bytes (650 kB, November 2026,
 // the same settings): in the worst window the GPU is off by 0.90% with sigmoid and 0.07% with
-// softmax. A second fp32 run on the CPU whose weights were rounded to bfloat16 once, behind step 10,
-// is off by 0.62% and 0.07%: that is how much the models amplify a rounding on that text, not what
-// the GPU adds. The text here amplifies little, so that the bound tells a mistake from a rounding.
+// softmax. A second fp32 run on the CPU whose weights were rounded to bfloat16 once, behind step
+// 10, is off by 0.62% and 0.07%: that is how much the models amplify a rounding on that text, not
+// what the GPU adds. The text here amplifies little, so that the bound tells a mistake from a
+// rounding.
 TEST_F(GpuTraining, FollowsTheCpusLossCurve) {
   constexpr int64_t steps = 200, window = 10;
   const std::vector<std::string> settings = {"train.steps=200", "log.every=1",
