@@ -153,7 +153,7 @@ __device__ void produce(const BackwardWorkSm90& work) {
   RingPlace<1> kv;
   RingPlace<Tiling::q_stages> q;
   RingPlace<Tiling::d_out_stages> d_out;
-  for (int ticket; (ticket = desk.draw(true)) < work.order.count(); kv.advance()) {
+  for (int ticket; (ticket = desk.draw()) < work.order.count(); kv.advance()) {
     const KeyTileWork<Tiling> tile(work, ticket);
     barrier_wait(shared.kv_empty(), kv.parity ^ 1);
     barrier_expect(shared.kv_full(), 2 * Tiling::kv_bytes);
@@ -196,7 +196,7 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
   const SharedAddress from = shared.dq + consumer * Tiling::dq_bytes;
   const bool deterministic = work.call.deterministic;
   RingPlace<1> place;
-  for (int ticket; (ticket = desk.draw(true)) < work.order.count();) {
+  for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const KeyTileWork<Tiling> tile(work, ticket);
     for (int step = 0; step < tile.steps(); ++step, place.advance()) {
       const int query_tile = tile.query_tile(step);
@@ -295,7 +295,7 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
   int ds_buffer = 0;
   float dk[HeadDim / 2], dv[HeadDim / 2];
 
-  for (int ticket; (ticket = uniform(desk.draw(speaks))) < work.order.count(); kv.advance()) {
+  for (int ticket; (ticket = desk.draw_in_warp()) < work.order.count(); kv.advance()) {
     const KeyTileWork<Tiling> tile(work, ticket);
     const int steps = tile.steps();
     const int own_first_key = tile.first_key + consumer * 64;

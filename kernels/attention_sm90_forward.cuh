@@ -104,7 +104,7 @@ __device__ void produce_queries(const ForwardWork& work) {
   const ForwardShared<Tiling> shared;
   RingPlace<Tiling::q_buffers> place;
   TicketDesk desk = shared.ticket_desk();
-  for (int ticket; (ticket = desk.draw(true)) < work.order.count();) {
+  for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const WorkTile at = work.order.at(ticket);
     for (int consumer = 0; consumer < Tiling::consumers; ++consumer) {
       const SharedAddress full = shared.q_full(consumer, place.index);
@@ -126,7 +126,7 @@ __device__ void produce_keys_and_values(const ForwardWork& work) {
   const int group = shape.heads / shape.kv_heads;
   RingPlace<Tiling::stages> place;
   TicketDesk desk = shared.ticket_desk();
-  for (int ticket; (ticket = desk.draw(true)) < work.order.count();) {
+  for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const WorkTile at = work.order.at(ticket);
     const VisibleBand band(shape, work.call.key_lengths, at.batch);
     const Interval tiles = band.key_tiles(at.tile * Tiling::queries, Tiling::queries, Tiling::keys);
@@ -202,7 +202,7 @@ __device__ void consume(const ForwardWork& work, int consumer) {
   if (Tiling::takes_turns && consumer == 1) named_arrive(other_turn, 2 * warpgroup_size);
 
   TicketDesk desk = shared.ticket_desk();
-  for (int ticket; (ticket = uniform(desk.draw(speaks))) < work.order.count();) {
+  for (int ticket; (ticket = desk.draw_in_warp()) < work.order.count();) {
     const WorkTile at = work.order.at(ticket);
     const VisibleBand band(shape, call.key_lengths, at.batch);
     LogitFactors factors(call, at.head, 1.0f);

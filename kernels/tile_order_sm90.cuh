@@ -56,17 +56,27 @@ class TicketDesk {
       tickets[1] = 0;
     }
   }
-  /// The next ticket; `speaks` for one thread of each reader counted in init().
-  __device__ int draw(bool speaks) {
-    barrier_wait(full_, parity_);
-    const int ticket = static_cast<int>(load_shared(ticket_));
-    parity_ ^= 1;
-    __syncwarp(__activemask());
-    if (speaks) barrier_arrive(empty_);
+  /// The next ticket, for a role of one thread.
+  __device__ int draw() {
+    const int ticket = read();
+    barrier_arrive(empty_);
     return ticket;
+  }
+  /// The next ticket, for a whole warp as one reader.
+  __device__ int draw_in_warp() {
+    const int ticket = read();
+    __syncwarp();  // no lane may still wait for this phase when the next one ends
+    if (lane_index() == 0) barrier_arrive(empty_);
+    return uniform(ticket);
   }
 
  private:
+  __device__ int read() {
+    barrier_wait(full_, parity_);
+    parity_ ^= 1;
+    return static_cast<int>(load_shared(ticket_));
+  }
+
   SharedAddress full_, empty_, ticket_;
   uint32_t parity_ = 0;
 };
