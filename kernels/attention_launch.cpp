@@ -7,50 +7,47 @@
 #include "launch.h"
 
 namespace sigtrain::kernels {
-namespace {
 
-bool uses_sm90(const AttentionShape& shape, AttentionImpl impl) {
-  return (impl == AttentionImpl::automatic ? choose_attention(shape) : impl) == AttentionImpl::sm90;
+bool attention_can_use_sm90(const AttentionShape& shape) {
+  return device_limits().compute_capability == 90 && attention_sm90_supports(shape);
 }
 
-/// Short sequences fill tiles of 192 queries and 128 keys badly (measured at ViT's 197 positions).
-bool forward_uses_sm90(const AttentionShape& shape, AttentionImpl impl) {
-  return uses_sm90(shape, impl) &&
-         !(impl == AttentionImpl::automatic && shape.head_dim == 64 && shape.seq_len < 256);
+AttentionImpl attention_forward_impl(const AttentionShape& shape, AttentionImpl impl) {
+  if (impl != AttentionImpl::automatic) return impl;
+  // Short sequences fill tiles of 192 queries and 128 keys badly (measured at ViT's 197 positions).
+  const bool fills_tiles = shape.head_dim != 64 || shape.seq_len >= 256;
+  return attention_can_use_sm90(shape) && fills_tiles ? AttentionImpl::sm90 : AttentionImpl::sm80;
 }
 
-/// At head_dim 64 the kernels of compute capability 8.0 are the faster deterministic ones.
-bool backward_uses_sm90(const AttentionShape& shape, bool deterministic, AttentionImpl impl) {
-  return uses_sm90(shape, impl) && attention_sm90_supports_backward(shape) &&
-         !(impl == AttentionImpl::automatic && deterministic && shape.head_dim == 64);
-}
-
-}  // namespace
-
-AttentionImpl choose_attention(const AttentionShape& shape) {
-  return device_limits().compute_capability == 90 && attention_sm90_supports(shape)
-             ? AttentionImpl::sm90
-             : AttentionImpl::sm80;
+AttentionImpl attention_backward_impl(const AttentionShape& shape, bool deterministic,
+                                      AttentionImpl impl) {
+  if (!attention_sm90_supports_backward(shape)) return AttentionImpl::sm80;
+  if (impl != AttentionImpl::automatic) return impl;
+  // At head_dim 64 the kernels of compute capability 8.0 are the faster deterministic ones.
+  const bool waits_too_long = deterministic && shape.head_dim == 64;
+  return attention_can_use_sm90(shape) && !waits_too_long ? AttentionImpl::sm90
+                                                          : AttentionImpl::sm80;
 }
 
 size_t attention_backward_workspace(const AttentionShape& shape, AttentionImpl impl) {
   size_t bytes = 0;
   for (const bool deterministic : {false, true})
-    bytes = std::max(bytes, backward_uses_sm90(shape, deterministic, impl)
-                                ? attention_sm90_backward_workspace(shape)
-                                : attention_sm80_backward_workspace(shape));
+    bytes =
+        std::max(bytes, attention_backward_impl(shape, deterministic, impl) == AttentionImpl::sm90
+                            ? attention_sm90_backward_workspace(shape)
+                            : attention_sm80_backward_workspace(shape));
   return bytes;
 }
 
 void attention_forward(const AttentionForward& call, cudaStream_t stream, AttentionImpl impl) {
-  if (forward_uses_sm90(call.shape, impl))
+  if (attention_forward_impl(call.shape, impl) == AttentionImpl::sm90)
     attention_sm90_forward(call, stream);
   else
     attention_sm80_forward(call, stream);
 }
 
 void attention_backward(const AttentionBackward& call, cudaStream_t stream, AttentionImpl impl) {
-  if (backward_uses_sm90(call.forward.shape, call.deterministic, impl))
+  if (attention_backward_impl(call.forward.shape, call.deterministic, impl) == AttentionImpl::sm90)
     attention_sm90_backward(call, stream);
   else
     attention_sm80_backward(call, stream);

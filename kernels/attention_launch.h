@@ -13,8 +13,13 @@ namespace sigtrain::kernels {
 /// allow.
 enum class AttentionImpl { automatic, sm80, sm90 };
 
-/// What `automatic` means for a shape on the current device.
-AttentionImpl choose_attention(const AttentionShape& shape);
+/// Whether the current device and the shape allow `sm90`. (Its backward pass of head_dim 192 is
+/// that of `sm80`.)
+bool attention_can_use_sm90(const AttentionShape& shape);
+/// The kernels that run a pass where `impl` is asked for: never `automatic`.
+AttentionImpl attention_forward_impl(const AttentionShape& shape, AttentionImpl impl);
+AttentionImpl attention_backward_impl(const AttentionShape& shape, bool deterministic,
+                                      AttentionImpl impl);
 
 /// Bytes of AttentionBackward::workspace, aligned to 256.
 size_t attention_backward_workspace(const AttentionShape& shape,

@@ -125,12 +125,16 @@ kernels::AttentionBackward make_call(const Options& options, Memory& memory) {
 
 /// The kernels asked for; throws UsageError where they cannot run.
 kernels::AttentionImpl choose_impl(const Options& options, const kernels::AttentionShape& shape) {
-  const kernels::AttentionImpl fastest = kernels::choose_attention(shape);
+  if (options.impl == "auto") return kernels::AttentionImpl::automatic;
   if (options.impl == "sm80") return kernels::AttentionImpl::sm80;
-  if (options.impl == "sm90" && fastest != kernels::AttentionImpl::sm90)
+  if (!kernels::attention_can_use_sm90(shape))
     throw UsageError(
         "--impl sm90 needs a GPU of compute capability 9.0 and a --head-dim of 64, 128 or 192");
-  return fastest;
+  return kernels::AttentionImpl::sm90;
+}
+
+const char* name_of(kernels::AttentionImpl impl) {
+  return impl == kernels::AttentionImpl::sm90 ? "sm90" : "sm80";
 }
 
 void time_attention(const Options& options, CudaOps& ops) {
@@ -155,7 +159,10 @@ void time_attention(const Options& options, CudaOps& ops) {
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
   const nlohmann::ordered_json result = {
-      {"impl", impl == kernels::AttentionImpl::sm90 ? "sm90" : "sm80"},
+      {"impl", options.impl},
+      {"fwd_impl", name_of(kernels::attention_forward_impl(call.forward.shape, impl))},
+      {"bwd_impl",
+       name_of(kernels::attention_backward_impl(call.forward.shape, options.deterministic, impl))},
       {"kind", options.kind},
       {"batch", options.batch},
       {"heads", options.heads},
