@@ -16,8 +16,8 @@ bool attention_sm90_supports(const AttentionShape& shape);
 bool attention_sm90_supports_backward(const AttentionShape& shape);
 /// Bytes of AttentionBackward::workspace, aligned to 256.
 size_t attention_sm90_backward_workspace(const AttentionShape& shape);
-/// Launches on `stream`, without waiting. Throws Error for pointers and strides that are not
-/// multiples of 16 bytes.
+/// Launch on `stream`, without waiting. Throw Error for other head dimensions, and for pointers and
+/// strides that are not multiples of 16 bytes.
 void attention_sm90_forward(const AttentionForward& call, cudaStream_t stream);
 void attention_sm90_backward(const AttentionBackward& call, cudaStream_t stream);
 

@@ -21,8 +21,9 @@
 //
 // dQ's shares are added to fp32 sums in global memory by the copy engine, which two warps of the
 // producer warpgroup start; a last kernel rounds the sums. With call.deterministic each share waits
-// for those of earlier keys, so that sums have the same bits every time: a block depends only on
-// blocks that drew an earlier ticket, and those are running or done.
+// for those of earlier keys, so that sums have the same bits every time. These have earlier
+// tickets, and each block works through its tickets in the order in which it drew them: so the
+// earliest unfinished one waits for nobody, and all get done.
 //
 // Floors, for one head of T queries and keys: 10 T^2 D operations of tensor cores, 4096 a clock and
 // multiprocessor; shared memory, at 128 bytes a clock: for a pair of tiles (128 keys, 128 queries,

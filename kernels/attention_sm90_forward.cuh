@@ -19,9 +19,9 @@
 // themselves.
 //
 // Floors, for one head of T queries and keys: 4 T^2 D operations of tensor cores, of which a
-// multiprocessor does 4096 a clock; 1.25 T^2 special-function operations (softmax: T^2), 16 a
-// clock; so at D = 64 they take 16 and 20 clocks for 256 elements: the special-function unit comes
-// first.
+// multiprocessor does 4096 a clock; T^2 special-function operations (sigmoid: 1.25 T^2 where logits
+// are large), 16 a clock. So at D = 64 the tensor cores take 16 clocks for 256 elements, and the
+// special-function unit takes 16 to 20.
 #pragma once
 
 #include "attention_geometry.cuh"

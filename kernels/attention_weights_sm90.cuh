@@ -1,12 +1,12 @@
-// What stands between the two products of Hopper's forward pass: products q.k in, weights out, in
-// the registers of a warpgroup's accumulators [64, Keys] (see wgmma_sm90.cuh for who holds what).
-// This is all in which sigmoid and softmax differ.
+// What stands between the products of Hopper's attention: products q.k in, weights (backward also
+// their gradients) out, in the registers of a warpgroup's accumulators [64, Columns] (see
+// wgmma_sm90.cuh for who holds what). This is all in which sigmoid and softmax differ.
 //
 // It comes in two parts. exponentiate() does one multiply-add and one exponential an element, which
 // keeps the special-function unit busy (a warp's 32 exponentials take it 8 clocks) while the tensor
-// cores work; pack() does the rest, as plain arithmetic without anything to wait for, when the
-// registers of the packed weights are free. Mixed, each element would wait for its own exponential
-// and then for each of its own multiply-adds.
+// cores work; pack() or differentiate() does the rest, as plain arithmetic without anything to wait
+// for, when the registers of the packed weights are free. Mixed, each element would wait for its
+// own exponential and then for each of its own multiply-adds.
 #pragma once
 
 #include "attention_policy.cuh"

@@ -1,7 +1,6 @@
 // Thin names for the instructions of compute capability 9.0a that the Hopper kernels use, as the
-// PTX ISA describes them: mbarriers, bulk tensor copies (TMA), warpgroup products' neighbours,
-// register reallocation, named barriers. Nothing else in attention_sm90 but wgmma_sm90.cuh is
-// inline assembly.
+// PTX ISA describes them: mbarriers, bulk copies (TMA), fences, register reallocation, named
+// barriers. Warpgroup products are in wgmma_sm90.cuh, older instructions in mma_sm80.cuh.
 #pragma once
 
 #include <cuda.h>
@@ -108,9 +107,6 @@ template <int Pending = 0>
 __device__ __forceinline__ void bulk_wait() {
   asm volatile("cp.async.bulk.wait_group %0;\n" ::"n"(Pending) : "memory");
 }
-__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
-}
 /// Makes this thread's ordinary writes to shared memory visible to copies and products; before the
 /// barrier that tells others of them.
 __device__ __forceinline__ void fence_async_shared() {
@@ -162,14 +158,6 @@ __device__ __forceinline__ void store_matrices(SharedAddress row, uint32_t a, ui
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(row),
                "r"(a), "r"(b), "r"(c), "r"(d)
                : "memory");
-}
-/// The same, each matrix transposed.
-__device__ __forceinline__ void store_matrices_transposed(SharedAddress row, uint32_t a, uint32_t b,
-                                                          uint32_t c, uint32_t d) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(row), "r"(a),
-      "r"(b), "r"(c), "r"(d)
-      : "memory");
 }
 
 }  // namespace sigtrain::kernels
