@@ -1,0 +1,33 @@
+// Exchanges tensors in the host's memory through MPI, on the group's thread.
+#pragma once
+
+#include "dist/communicator.h"
+#include "dist/mpi_group.h"
+
+namespace sigtrain {
+
+class MpiCommunicator final : public Communicator {
+ public:
+  explicit MpiCommunicator(MpiGroup& mpi) : Communicator(mpi), mpi_(mpi) {}
+  /// Waits for what is under way: its tensors may go after this.
+  ~MpiCommunicator() override;
+
+  Ticket all_reduce(const Tensor& x) override;
+  Ticket reduce_scatter(const Tensor& x) override;
+  Ticket all_gather(const Tensor& x) override;
+  Ticket broadcast(const Tensor& x) override;
+  void wait(Ticket ticket) override;
+
+ private:
+  // For the group's thread.
+  void sum_own_part(const Tensor& x, const std::vector<int>& counts,
+                    const std::vector<int>& starts);
+  void collect_parts(const Tensor& x, const std::vector<int>& counts,
+                     const std::vector<int>& starts);
+
+  MpiGroup& mpi_;
+  Ticket last_ = 0;
+  std::vector<std::byte> sums_;  // of this rank's part
+};
+
+}  // namespace sigtrain

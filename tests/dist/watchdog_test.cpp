@@ -1,0 +1,227 @@
+// Ranks that end before their time, as processes of their own.
+#include "dist/watchdog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <vector>
+
+#include "../file_testing.h"
+#include "dist/process_group.h"
+
+namespace sigtrain {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr WatchdogOptions kQuick{.heartbeat = 0.1, .silence = 2.0, .grace = 1.0, .connect = 20.0};
+constexpr int kEndedWell = 10, kKnewOfFailure = 11;
+
+void pause_for(double seconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+class WatchdogTest : public testing::Test {
+ protected:
+  ~WatchdogTest() override {
+    for (const pid_t rank : ranks_) {
+      ::kill(rank, SIGKILL);
+      ::waitpid(rank, nullptr, 0);
+    }
+  }
+
+  /// Starts `count` ranks that do `work`; its result is their exit code.
+  void start(int count, const std::function<int(int rank, Watchdog&)>& work) {
+    int pipes[8][2];
+    for (int rank = 0; rank < count; ++rank) ASSERT_EQ(::pipe(pipes[rank]), 0);
+    for (int rank = 0; rank < count; ++rank) {
+      const pid_t id = ::fork();
+      ASSERT_GE(id, 0);
+      if (id > 0) {
+        ranks_.push_back(id);
+        continue;
+      }
+      // Rank 0's text reaches the others through the pipes.
+      const auto broadcast = [&](const std::string& text) {
+        char buffer[4096] = {};
+        if (rank == 0) {
+          for (int other = 1; other < count; ++other)
+            if (::write(pipes[other][1], text.data(), text.size()) < 0) ::_exit(1);
+          return text;
+        }
+        if (::read(pipes[rank][0], buffer, sizeof(buffer) - 1) <= 0) ::_exit(1);
+        return std::string(buffer);
+      };
+      int code = 1;
+      {
+        Watchdog watchdog(rank, count, broadcast, kQuick);
+        code = work(rank, watchdog);
+        // As a program does that ends because of a failure: without good order.
+        if (code != kEndedWell) ::_exit(code);
+        watchdog.leave();
+      }
+      ::_exit(code);
+    }
+    for (int rank = 0; rank < count; ++rank) {
+      ::close(pipes[rank][0]);
+      ::close(pipes[rank][1]);
+    }
+  }
+
+  void send(int rank, int signal) { ::kill(ranks_[static_cast<size_t>(rank)], signal); }
+
+  /// The exit code of a rank, or minus the signal that ended it.
+  int end_of(int rank) {
+    int status = 0;
+    const auto begin = std::chrono::steady_clock::now();
+    while (::waitpid(ranks_[static_cast<size_t>(rank)], &status, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(30)) {
+        ADD_FAILURE() << "rank " << rank << " did not end";
+        return 0;
+      }
+      pause_for(0.01);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+  /// Looks for a failure of `culprit` for `seconds`.
+  static int look_for_failure(Watchdog& watchdog, const std::string& expected,
+                              double seconds = 20.0) {
+    for (double waited = 0.0; waited < seconds; waited += 0.01) {
+      try {
+        watchdog.check();
+      } catch (const RankFailure& failure) {
+        return std::string(failure.what()).find(expected) != std::string::npos ? kKnewOfFailure
+                                                                               : 12;
+      }
+      pause_for(0.01);
+    }
+    return kEndedWell;
+  }
+
+ private:
+  std::vector<pid_t> ranks_;
+};
+
+TEST_F(WatchdogTest, RanksMayLeave) {
+  start(4, [](int rank, Watchdog& watchdog) {
+    pause_for(0.1 * rank);
+    watchdog.check();
+    return kEndedWell;
+  });
+  for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
+class WatchdogOfKilled : public WatchdogTest, public testing::WithParamInterface<int> {};
+
+TEST_P(WatchdogOfKilled, IsKnownToEveryone) {
+  const int victim = GetParam();
+  start(4, [&](int rank, Watchdog& watchdog) {
+    if (rank == victim) {
+      pause_for(0.3);
+      ::raise(SIGKILL);
+    }
+    return look_for_failure(watchdog, fmt::format("rank {} ended without a word", victim));
+  });
+  for (int rank = 0; rank < 4; ++rank)
+    EXPECT_EQ(end_of(rank), rank == victim ? -SIGKILL : kKnewOfFailure) << rank;
+}
+
+INSTANTIATE_TEST_SUITE_P(OfFour, WatchdogOfKilled, testing::Values(0, 2));
+
+class WatchdogOfFailed : public WatchdogTest, public testing::WithParamInterface<int> {};
+
+TEST_P(WatchdogOfFailed, TellsWhy) {
+  const int victim = GetParam();
+  start(3, [&](int rank, Watchdog& watchdog) {
+    if (rank == victim) {
+      watchdog.report("the disk is full");
+      return 1;
+    }
+    return look_for_failure(watchdog, fmt::format("rank {} failed: the disk is full", victim));
+  });
+  for (int rank = 0; rank < 3; ++rank)
+    EXPECT_EQ(end_of(rank), rank == victim ? 1 : kKnewOfFailure) << rank;
+}
+
+INSTANTIATE_TEST_SUITE_P(OfThree, WatchdogOfFailed, testing::Values(0, 1));
+
+TEST_F(WatchdogTest, ARankThatGivesNoSignOfLifeIsLost) {
+  start(3, [](int rank, Watchdog& watchdog) {
+    return look_for_failure(watchdog, "rank 1 has given no sign of life for 2 seconds");
+  });
+  pause_for(0.3);
+  send(1, SIGSTOP);
+  EXPECT_EQ(end_of(0), kKnewOfFailure);
+  EXPECT_EQ(end_of(2), kKnewOfFailure);
+}
+
+TEST_F(WatchdogTest, ARankThatIsSlowIsNot) {
+  start(3, [](int rank, Watchdog& watchdog) { return look_for_failure(watchdog, "", 2.0); });
+  pause_for(0.3);
+  send(1, SIGSTOP);
+  pause_for(1.0);
+  send(1, SIGCONT);
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
+TEST_F(WatchdogTest, AStoppedRunGoesOn) {
+  start(2, [](int, Watchdog& watchdog) { return look_for_failure(watchdog, "", 1.0); });
+  pause_for(0.3);
+  for (const int rank : {0, 1}) send(rank, SIGSTOP);
+  pause_for(2.5);  // longer than silence is taken for death
+  for (const int rank : {0, 1}) send(rank, SIGCONT);
+  for (const int rank : {0, 1}) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
+TEST_F(WatchdogTest, EndsAProgramThatDoesNotEndItself) {
+  start(2, [](int rank, Watchdog&) {
+    if (rank == 1) ::raise(SIGKILL);
+    pause_for(60.0);  // in a call that waits for rank 1
+    return kEndedWell;
+  });
+  EXPECT_EQ(end_of(0), 1);
+}
+
+TEST_F(WatchdogTest, StopsWhatWaitsForTheFailedRank) {
+  start(2, [](int rank, Watchdog& watchdog) {
+    if (rank == 1) {
+      pause_for(0.3);
+      ::raise(SIGKILL);
+    }
+    std::atomic<bool> is_stopped{false};
+    watchdog.watch([&] { is_stopped = true; }, {});
+    while (!is_stopped) pause_for(0.01);
+    // What was stopped may hold anything: that it was is known by then.
+    return look_for_failure(watchdog, "rank 1", 0.0001);
+  });
+  EXPECT_EQ(end_of(0), kKnewOfFailure);
+}
+
+TEST_F(WatchdogTest, WhatAProbeFindsIsThisRanksFailure) {
+  start(2, [](int rank, Watchdog& watchdog) {
+    if (rank == 1) watchdog.watch({}, [] { return std::string("a cable is loose"); });
+    return look_for_failure(watchdog, "rank 1 failed: a cable is loose");
+  });
+  for (const int rank : {0, 1}) EXPECT_EQ(end_of(rank), kKnewOfFailure) << rank;
+}
+
+TEST_F(WatchdogTest, AProbeGivesWayToADeadRank) {
+  start(3, [](int rank, Watchdog& watchdog) {
+    if (rank == 1) watchdog.watch({}, [] { return std::string("a connection broke"); });
+    if (rank == 2) {
+      pause_for(1.0);
+      ::raise(SIGKILL);
+    }
+    return look_for_failure(watchdog, "rank 2 ended without a word");
+  });
+  for (const int rank : {0, 1}) EXPECT_EQ(end_of(rank), kKnewOfFailure) << rank;
+}
+
+}  // namespace
+}  // namespace sigtrain

@@ -1,0 +1,50 @@
+# Finds what several processes train together with: MPI, and NCCL between GPUs. Sets SIGTRAIN_HAS_MPI
+# and SIGTRAIN_HAS_NCCL; where one is off, SIGTRAIN_MPI_MISSING or SIGTRAIN_NCCL_MISSING says what a user
+# has to do about it. After cuda_toolkit.
+foreach(library MPI NCCL)
+  set(SIGTRAIN_${library} AUTO CACHE STRING "${library}: AUTO (where it is found), ON (else stop) or OFF")
+  set_property(CACHE SIGTRAIN_${library} PROPERTY STRINGS AUTO ON OFF)
+  if(NOT SIGTRAIN_${library} MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "SIGTRAIN_${library} is ${SIGTRAIN_${library}}; it takes AUTO, ON or OFF")
+  endif()
+  set(SIGTRAIN_HAS_${library} OFF)
+  set(SIGTRAIN_${library}_MISSING "it was configured with -DSIGTRAIN_${library}=OFF")
+endforeach()
+
+if(NOT SIGTRAIN_MPI STREQUAL "OFF")
+  set(MPI_CXX_SKIP_MPICXX ON)  # the C interface is all that is used
+  find_package(MPI COMPONENTS CXX)
+  if(MPI_CXX_FOUND)
+    set(SIGTRAIN_HAS_MPI ON)
+  else()
+    set(SIGTRAIN_MPI_MISSING
+      "no MPI was found: install one (Debian, Ubuntu: libopenmpi-dev openmpi-bin) and configure again")
+  endif()
+endif()
+
+if(NOT SIGTRAIN_NCCL STREQUAL "OFF")
+  if(NOT SIGTRAIN_HAS_CUDA)
+    set(SIGTRAIN_NCCL_MISSING "this build has no CUDA backend: ${SIGTRAIN_CUDA_MISSING}")
+  elseif(NOT SIGTRAIN_HAS_MPI)
+    set(SIGTRAIN_NCCL_MISSING "this build has no MPI, by which GPUs find each other: ${SIGTRAIN_MPI_MISSING}")
+  else()
+    find_package(NCCL 2.18)
+    if(NCCL_FOUND)
+      set(SIGTRAIN_HAS_NCCL ON)
+    else()
+      set(SIGTRAIN_NCCL_MISSING "no NCCL was found, 2.18 or newer: install libnccl-dev from NVIDIA's \
+CUDA repository, or set NCCL_ROOT to the folder of another copy, and configure again")
+    endif()
+  endif()
+endif()
+
+foreach(library MPI NCCL)
+  if(SIGTRAIN_HAS_${library})
+    message(STATUS "${library}: found")
+  else()
+    message(STATUS "${library}: none; ${SIGTRAIN_${library}_MISSING}")
+    if(SIGTRAIN_${library} STREQUAL "ON")
+      message(FATAL_ERROR "SIGTRAIN_${library} is ON, but ${SIGTRAIN_${library}_MISSING}")
+    endif()
+  endif()
+endforeach()
