@@ -25,10 +25,10 @@ void copy_stream(Ops& ops, const Stream& stream, Stream& kept) {
 BlockStack::BlockStack(ParameterTable& table, const ModelConfig& config) : config_(config) {
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const std::string name = "layers." + std::to_string(layer);
-    table.begin_group(name);
+    block_groups_.push_back(table.begin_group(name));
     blocks_.emplace_back(table, name, config, layer);
   }
-  table.begin_group("head");
+  head_group_ = table.begin_group("head");
   if (config.norm.structure != NormStructure::post)
     final_norm_.emplace(table, "final_norm", config.norm, config.width);
 }
@@ -118,7 +118,11 @@ Tensor BlockStack::backward(const Context& context, Pass& pass) const {
   } else {
     gradient.has_residual = true;
   }
-  for (size_t i = blocks_.size(); i-- > 0;) backward_block(context, i, pass);
+  context.gradients_complete(head_group_);
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    backward_block(context, i, pass);
+    context.gradients_complete(block_groups_[i]);
+  }
   return gradient.residual;
 }
 

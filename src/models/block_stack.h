@@ -51,6 +51,8 @@ class BlockStack {
 
   ModelConfig config_;
   std::vector<Block> blocks_;
+  std::vector<int> block_groups_;
+  int head_group_ = 0;
   std::optional<Norm> final_norm_;
   DeviceMemory table_memory_;
   SequenceInfo tables_;

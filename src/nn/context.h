@@ -4,6 +4,7 @@
 
 #include "core/arena.h"
 #include "nn/diagnostics.h"
+#include "nn/parameter_exchange.h"
 #include "nn/parameters.h"
 #include "ops/ops.h"
 
@@ -19,10 +20,20 @@ struct Context {
   bool training = false;  // dropout and stochastic depth act, and what backward needs is kept
   Diagnostics* diagnostics = nullptr;  // null: none are taken
   Recompute recompute = Recompute::none;
+  ParameterExchange* exchange = nullptr;  // null: with no other rank
 
   int64_t rows() const { return batch * seq_len; }
-  Tensor weight(ParameterId id) const { return id < 0 ? Tensor{} : parameters.weight(id); }
+  Tensor weight(ParameterId id) const {
+    if (id < 0) return {};
+    if (exchange) exchange->before_use(parameters.table()[id]);
+    return parameters.weight(id);
+  }
   Tensor gradient(ParameterId id) const { return id < 0 ? Tensor{} : parameters.gradient(id); }
+
+  /// See ParameterExchange.
+  void gradients_complete(int group) const {
+    if (exchange) exchange->gradients_complete(group);
+  }
 
   /// [rows, columns] in compute_dtype.
   Tensor activation(int64_t columns, Purpose purpose = Purpose::activation) const {

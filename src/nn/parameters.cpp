@@ -1,5 +1,6 @@
 #include "nn/parameters.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -34,7 +35,10 @@ void draw(const Initializer& init, const RandomStream& stream, Real* values, int
 
 }  // namespace
 
-void ParameterTable::begin_group(std::string name) { groups_.push_back(std::move(name)); }
+int ParameterTable::begin_group(std::string name) {
+  groups_.push_back(std::move(name));
+  return static_cast<int>(groups_.size()) - 1;
+}
 
 ParameterId ParameterTable::add(std::string name, Shape shape, ParameterKind kind,
                                 Initializer init) {
@@ -81,19 +85,59 @@ ParameterStore ParameterStore::planning(const ParameterTable& table, const Ops& 
 }
 
 void ParameterStore::lay_out(const Ops& ops, ParameterBuffers buffers) {
-  // Rounded so that every buffer starts on an arena boundary.
-  constexpr int64_t unit = Arena::alignment;
-  const Shape shape{(table_->flat_size() + unit - 1) / unit * unit};
+  sharding_ = buffers.sharding;
+  if (sharding_.is_sharded && !buffers.gradients)
+    throw Error("sharded parameters need gradients, whose memory takes them in whole");
+  // Rounded so that every buffer, and every rank's part of it, starts on an arena boundary.
+  const int64_t unit = static_cast<int64_t>(Arena::alignment) * sharding_.ranks;
+  const int64_t flat = (table_->flat_size() + unit - 1) / unit * unit;
+  const int64_t step = sharding_.bucket_elements > 0
+                           ? std::max(sharding_.bucket_elements / unit, int64_t{1}) * unit
+                           : flat;
+  buckets_.clear(), owned_.clear();
+  // Backward comes from the end: what does not fill a bucket is at the start.
+  for (int64_t end = flat; end > 0; end -= step)
+    buckets_.insert(buckets_.begin(), {std::max(end - step, int64_t{0}), end});
+  int64_t own_elements = 0;
+  if (sharding_.is_sharded) {
+    for (const auto& [begin, end] : buckets_) {
+      const int64_t part = (end - begin) / sharding_.ranks;
+      owned_.push_back({begin + sharding_.rank * part, begin + (sharding_.rank + 1) * part});
+      own_elements += part;
+    }
+  } else {
+    owned_.push_back({0, flat});
+    own_elements = flat;
+  }
+
   separate_master_ = ops.compute_dtype() != ops.accumulate_dtype();
-  master_ = {nullptr, ops.accumulate_dtype(), shape};
-  compute_ = {nullptr, ops.compute_dtype(), shape};
-  if (buffers.gradients) gradients_ = master_;
-  if (buffers.moments) first_moment_ = second_moment_ = master_;
-  if (buffers.average) average_ = master_;
+  const Tensor whole{nullptr, ops.accumulate_dtype(), {flat}};
+  const Tensor shard{nullptr, ops.accumulate_dtype(), {own_elements}};
+  master_ = separate_master_ ? shard : whole;
+  compute_ = {nullptr, ops.compute_dtype(), {flat}};
+  if (buffers.gradients) gradients_ = whole;
+  if (buffers.moments) first_moment_ = second_moment_ = shard;
+  if (buffers.average) average_ = shard;
   bytes_ = 0;
   for (const Tensor* flat : {&master_, &gradients_, &first_moment_, &second_moment_, &average_})
     bytes_ += flat->bytes();
   if (separate_master_) bytes_ += compute_.bytes();
+}
+
+Tensor ParameterStore::part(const Tensor& buffer, FlatRange range) const {
+  if (!buffer) return {};
+  int64_t shift = 0;  // from the place in the flat order to that in the buffer
+  if (is_shard(buffer)) {
+    int64_t before = 0;
+    for (const auto& [begin, end] : owned_) {
+      if (range.begin >= begin && range.end <= end) {
+        shift = before - begin;
+        break;
+      }
+      before += end - begin;
+    }
+  }
+  return buffer.slice(range.begin + shift, range.end + shift);
 }
 
 Tensor ParameterStore::view(const Tensor& flat, ParameterId id) const {
@@ -105,30 +149,29 @@ Tensor ParameterStore::view(const Tensor& flat, ParameterId id) const {
   return {start, flat.dtype, parameter.shape};
 }
 
-void ParameterStore::use_average(Ops& ops) {
+void ParameterStore::use(Ops& ops, const Tensor& whole) {
   if (separate_master_) {
-    ops.copy(average_, compute_);
+    ops.copy(whole, compute_);
   } else {
-    compute_ = average_;
+    compute_ = whole;
   }
 }
 
-void ParameterStore::use_weights(Ops& ops) {
-  if (separate_master_) {
-    ops.copy(master_, compute_);
-  } else {
-    compute_ = master_;
-  }
+void ParameterStore::keep_own_parts(Ops& ops, const Tensor& whole, const Tensor& shard) const {
+  if (whole.data == shard.data) return;
+  for (const FlatRange& range : owned_)
+    ops.copy(whole.slice(range.begin, range.end), part(shard, range));
 }
 
 void ParameterStore::initialize(Ops& ops, uint64_t seed) {
   for (const Tensor* flat : {&master_, &gradients_, &first_moment_, &second_moment_}) {
     if (*flat) ops.fill(*flat, 0.0);
   }
+  const Tensor whole = is_shard(master_) ? gradients_ : master_;
   for (ParameterId id = 0; id < static_cast<ParameterId>(table_->parameters().size()); ++id) {
     const Parameter& parameter = (*table_)[id];
     const RandomStream stream{seed, static_cast<uint64_t>(id)};
-    const Tensor weight = view(master_, id);
+    const Tensor weight = view(whole, id);
     if (weight.dtype == DType::f64) {
       std::vector<double> values(static_cast<size_t>(weight.numel()));
       draw(parameter.init, stream, values.data(), weight.numel());
@@ -139,8 +182,10 @@ void ParameterStore::initialize(Ops& ops, uint64_t seed) {
       ops.upload(weight, values.data());
     }
   }
-  if (separate_master_) ops.copy(master_, compute_);
-  if (average_) ops.copy(master_, average_);
+  if (separate_master_) ops.copy(whole, compute_);
+  keep_own_parts(ops, whole, master_);
+  if (average_) keep_own_parts(ops, whole, average_);
+  if (whole.data == gradients_.data) ops.fill(gradients_, 0.0);
 }
 
 }  // namespace sigtrain

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/schema.h"
+#include "dist/communicator.h"
 #include "nn/parameters.h"
 
 namespace sigtrain {
@@ -39,9 +40,10 @@ class Optimizer {
   void set_rate(Ops& ops, double factor) const;
   /// Starts a step: clears the gradients.
   void zero_gradients(Ops& ops) const;
-  /// Clips, updates weights and moments and their average; changes nothing if a gradient is not
-  /// finite. Does not wait for the device.
-  void step(Ops& ops) const;
+  /// Clips, updates weights and moments and their average, in the ranges that the store owns;
+  /// changes nothing if a gradient is not finite. Does not wait for the device. Sharded gradients
+  /// need the communicator to agree on their norm.
+  void step(Ops& ops, Communicator* communicator = nullptr) const;
 
   /// These wait for the device.
   OptimizerReport report(Ops& ops) const;
@@ -50,13 +52,21 @@ class Optimizer {
   void restore(Ops& ops, const OptimizerReport& report);
 
  private:
+  /// Gradients whose squares are added up in one number.
+  struct NormPart {
+    int group = 0;
+    FlatRange range;  // empty where another rank owns them
+  };
+  static std::vector<NormPart> norm_parts(const ParameterStore& parameters);
+
   const ParameterStore& parameters_;
   OptimizerConfig config_;
-  std::vector<OptimizerRange> ranges_;
+  std::vector<OptimizerRange> ranges_;  // within owned ones
+  std::vector<NormPart> norm_parts_;
   DeviceMemory memory_;
-  Tensor control_;     // [control_slots]
-  Tensor rates_;       // its last two slots, which the host writes
-  Tensor group_sums_;  // [groups]
+  Tensor control_;  // [control_slots]
+  Tensor rates_;    // its last two slots, which the host writes
+  Tensor sums_;     // [norm_parts_]
 };
 
 }  // namespace sigtrain

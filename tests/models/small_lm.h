@@ -100,6 +100,8 @@ class SmallLm {
   const ParameterTable& table() const { return table_; }
   const ParameterStore& parameters() const { return parameters_; }
   Diagnostics& diagnostics() { return diagnostics_; }
+  /// Told by training passes from now on.
+  void set_exchange(ParameterExchange* exchange) { exchange_ = exchange; }
   int64_t tensors() const { return static_cast<int64_t>(table_.parameters().size()); }
 
   /// The weights and gradients of one parameter, where they are.
@@ -135,9 +137,9 @@ class SmallLm {
     return {x.as<Real>(), static_cast<size_t>(x.numel())};
   }
   Context context(int64_t batch, bool training) {
-    return {ops_,           *arena_, parameters_, batch,
-            model_.seq_len, seed_,   training,    training ? nullptr : &diagnostics_,
-            recompute_};
+    return {ops_,           *arena_,  parameters_, batch,
+            model_.seq_len, seed_,    training,    training ? nullptr : &diagnostics_,
+            recompute_,     exchange_};
   }
   /// Where the backend's operations can read it.
   DeviceMemory on_device(Tensor& host) {
@@ -169,6 +171,7 @@ class SmallLm {
   LossConfig loss_;
   uint64_t seed_;
   Recompute recompute_;
+  ParameterExchange* exchange_ = nullptr;
   Backend ops_;
   ParameterTable table_;
   DecoderLm lm_;

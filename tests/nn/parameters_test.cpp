@@ -180,5 +180,62 @@ TEST_F(ParameterStoreTest, LayersReadTheAverageWhenTold) {
   EXPECT_EQ(store.weight(2).as<float>()[0], 1e-4f);
 }
 
+// 1000 weights in one parameter, for three ranks.
+class Sharded : public testing::Test {
+ protected:
+  Sharded() {
+    table_.begin_group("all");
+    weight_ = table_.add("weight", {50, 100}, ParameterKind::linear_weight, {0.0, 1.0});
+  }
+  ParameterStore store(int64_t rank, bool is_sharded) {
+    ParameterStore made(table_, ops_, {true, true, true, {rank, 3, 2000, is_sharded}});
+    made.initialize(ops_, 5);
+    return made;
+  }
+  ParameterTable table_;
+  CpuOps<double> ops_;
+  ParameterId weight_;
+};
+
+TEST_F(Sharded, BucketsAreFilledFromTheEndAndCutIntoEqualParts) {
+  const ParameterStore second = store(1, true);
+  // 5056 elements with padding, rounded up to ranks times 256; buckets are rounded down likewise.
+  EXPECT_THAT(second.buckets(), testing::ElementsAre(FlatRange{0, 768}, FlatRange{768, 2304},
+                                                     FlatRange{2304, 3840}, FlatRange{3840, 5376}));
+  EXPECT_THAT(second.owned(), testing::ElementsAre(FlatRange{256, 512}, FlatRange{1280, 1792},
+                                                   FlatRange{2816, 3328}, FlatRange{4352, 4864}));
+  EXPECT_EQ(second.first_moment().numel(), 5376 / 3);
+  EXPECT_EQ(second.average().numel(), 5376 / 3);
+  EXPECT_EQ(second.gradients().numel(), 5376);
+  const ParameterStore whole = store(1, false);
+  EXPECT_THAT(whole.owned(), testing::ElementsAre(FlatRange{0, 5376}));
+  EXPECT_EQ(whole.first_moment().numel(), 5376);
+}
+
+TEST_F(Sharded, EveryElementHasOneOwner) {
+  std::vector<int> owners(5376, 0);
+  for (const int64_t rank : {0, 1, 2}) {
+    const ParameterStore shard = store(rank, true);
+    for (const auto& [begin, end] : shard.owned())
+      for (int64_t i = begin; i < end; ++i) ++owners[static_cast<size_t>(i)];
+  }
+  EXPECT_THAT(owners, testing::Each(1));
+}
+
+TEST_F(Sharded, PartsAreFoundInShardsAndInWholeBuffers) {
+  const ParameterStore whole = store(2, false), shard = store(2, true);
+  const auto weights = host_values(ops_, whole.master());
+  EXPECT_EQ(host_values(ops_, shard.master()), weights);
+  for (const FlatRange& own : shard.owned()) {
+    const std::vector<double> expected(weights.begin() + own.begin, weights.begin() + own.end);
+    EXPECT_EQ(host_values(ops_, shard.part(shard.master(), own)), expected);
+    EXPECT_EQ(host_values(ops_, shard.part(shard.average(), own)), expected);
+    const FlatRange inner{own.begin + 64, own.end - 64};
+    EXPECT_EQ(host_values(ops_, shard.part(shard.average(), inner)),
+              std::vector<double>(expected.begin() + 64, expected.end() - 64));
+  }
+  EXPECT_THAT(host_values(ops_, shard.gradients()), testing::Each(0.0));
+}
+
 }  // namespace
 }  // namespace sigtrain
