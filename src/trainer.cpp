@@ -5,16 +5,22 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "config/derived.h"
+#include "config/enum_names.h"
 #include "config/reader.h"
 #include "config/validate.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "dist/communicator.h"
+#include "dist/process_group.h"
+#include "dist/same_everywhere.h"
 #include "ops/backend.h"
 #include "ops/planning_ops.h"
 #include "tasks/make_task.h"
@@ -57,9 +63,11 @@ std::string shell_word(const std::string& text) {
 }
 
 /// The command that goes on with this run when given in the same folder.
-std::string resume_command(const Arguments& arguments, const std::filesystem::path& folder) {
-  std::string command = fmt::format("{} --config {} --resume auto", shell_word(arguments.program),
-                                    shell_word((folder / "config.yaml").string()));
+std::string resume_command(const Arguments& arguments, const std::filesystem::path& folder,
+                           int ranks) {
+  std::string command = ranks > 1 ? fmt::format("mpirun -np {} ", ranks) : "";
+  command += fmt::format("{} --config {} --resume auto", shell_word(arguments.program),
+                         shell_word((folder / "config.yaml").string()));
   if (arguments.device != "auto") command += " --device " + arguments.device;
   return command;
 }
@@ -96,37 +104,123 @@ void make_run_folder(const std::filesystem::path& folder,
   }
 }
 
-int run(const Arguments& arguments) {
-  Config config = read_config(arguments.config, arguments.overrides);
-  const std::unique_ptr<Ops> ops = make_backend(arguments.device);
-  const std::unique_ptr<Task> task = make_task(config);
-  PlanningOps planning(*ops);
-  task->prepare(planning);
-  const MemoryPlan plan = plan_run(config, *task, *ops, !arguments.eval_only);
+/// What does not go with the number of ranks.
+void check_ranks(const Config& config, const Task& task, int ranks) {
+  if (ranks == 1) return;
+  if (!task.can_join()) {
+    throw UsageError("task: {} trains on one rank alone, not on {}: start one process",
+                     enum_name(config.task), ranks);
+  }
+  const TrainConfig& train = config.train;
+  if (train.global_batch % (train.micro_batch * ranks) != 0) {
+    throw UsageError(
+        "train.global_batch, {}, is not a multiple of train.micro_batch, {}, times {} ranks",
+        train.global_batch, train.micro_batch, ranks);
+  }
+}
+
+void run(const Arguments& arguments, ProcessGroup& group) {
+  Config config;
+  std::unique_ptr<Ops> ops;
+  std::unique_ptr<Task> task;
+  together(group, [&] {
+    config = read_config(arguments.config, arguments.overrides);
+    ops = make_backend(arguments.device, group.local_rank());
+    task = make_task(config);
+  });
+  if (group.size() > 1) {
+    Facts facts = program_and_config(config);
+    facts.emplace_back("the device", ops->name());
+    check_same_everywhere(group, facts);
+  }
+  MemoryPlan plan;
+  together(group, [&] {
+    check_ranks(config, *task, group.size());
+    task->join(group);
+    PlanningOps planning(*ops);
+    task->prepare(planning);
+    plan = plan_run(config, *task, *ops, !arguments.eval_only, group);
+  });
   if (arguments.dry_run) {
-    fmt::print("{}", describe_plan(plan, config, *task));
-    return 0;
+    if (group.is_root()) fmt::print("{}", describe_plan(plan, config, *task));
+    return;
   }
   const std::filesystem::path folder = run_dir(config.run);
-  std::optional<CheckpointReader> checkpoint = find_checkpoint(arguments, folder);
-  task->open_data();
+  std::optional<CheckpointReader> checkpoint;
+  together(group, [&] {
+    // One rank reads checkpoints and writes files: the others need not see its disk.
+    if (group.is_root()) checkpoint = find_checkpoint(arguments, folder);
+    task->open_data();
+  });
+  check_same_everywhere(group, {{"data like", task->data_state(0).dump()}});
+  const bool has_checkpoint = group.broadcast(checkpoint ? "yes" : "") == "yes";
+  const std::unique_ptr<Communicator> communicator = make_communicator(group, *ops);
   if (arguments.eval_only) {
-    if (!checkpoint)
-      throw UsageError("--eval-only: no checkpoint under {}; name one with --resume PATH",
-                       (folder / "checkpoints").string());
-    evaluate_checkpoint(config, *task, *ops, plan, *checkpoint);
-    return 0;
+    together(group, [&] {
+      if (!has_checkpoint)
+        throw UsageError("--eval-only: no checkpoint under {}; name one with --resume PATH",
+                         (folder / "checkpoints").string());
+    });
+    evaluate_checkpoint(config, *task, *ops, *communicator, plan,
+                        checkpoint ? &*checkpoint : nullptr);
+    return;
   }
-  if (!checkpoint && arguments.resume == "auto")
+  if (!has_checkpoint && arguments.resume == "auto")
     spdlog::info("no checkpoint under {}: starting afresh", folder.string());
-  make_run_folder(folder, checkpoint);
-  init_log({.file = folder / "train.log"});
-  spdlog::info("{}: {:.2f}M parameters, {} attention, {} on {} threads, {:.1f} MiB planned",
+  together(group, [&] {
+    if (!group.is_root()) return;
+    make_run_folder(folder, checkpoint);
+    init_log(
+        {.ranks = group.size(), .live = !group.is_distributed(), .file = folder / "train.log"});
+  });
+  const std::string ranks = group.size() > 1 ? fmt::format("{} ranks, ", group.size()) : "";
+  spdlog::info("{}: {:.2f}M parameters, {} attention, {}{} on {} threads, {:.1f} MiB planned",
                config.run.name, static_cast<double>(task->parameters().count()) * 1e-6,
-               config.model.attention.kind == AttentionKind::sigmoid ? "sigmoid" : "softmax",
+               config.model.attention.kind == AttentionKind::sigmoid ? "sigmoid" : "softmax", ranks,
                ops->name(), omp_get_max_threads(), static_cast<double>(plan.total()) / (1 << 20));
-  train(config, *task, *ops, plan, {std::move(checkpoint), resume_command(arguments, folder)});
-  return 0;
+  train(config, *task, *ops, *communicator, plan,
+        {has_checkpoint, std::move(checkpoint), resume_command(arguments, folder, group.size())});
+}
+
+/// Says what ended this rank. Returns the exit code.
+int tell(const std::exception& error) {
+  const auto* agreed = dynamic_cast<const AgreedFailure*>(&error);
+  const bool is_usage =
+      agreed ? agreed->is_usage : dynamic_cast<const UsageError*>(&error) != nullptr;
+  clear_live_line();
+  if (is_usage) {
+    fmt::print(stderr, "{}\n", error.what());
+  } else {
+    spdlog::error("{}", error.what());
+  }
+  return is_usage ? 2 : 1;
+}
+
+/// Joins the other ranks, runs, and leaves them in good order or, when this rank or another has
+/// failed, at once. Returns the exit code.
+int run_in_group(const Arguments& arguments) {
+  const std::unique_ptr<ProcessGroup> group = join_process_group();
+  // mpirun gives its ranks a terminal of their own, whatever its output goes to.
+  init_log({.rank = group->rank(), .ranks = group->size(), .live = !group->is_distributed()});
+  int code = 0;
+  try {
+    try {
+      run(arguments, *group);
+    } catch (const AgreedFailure& failure) {
+      if (group->is_root() || !failure.is_common) tell(failure);
+      code = failure.is_usage ? 2 : 1;
+    }
+    group->leave();
+    return code;
+  } catch (const std::exception& error) {
+    code = tell(error);
+    group->fail(error.what());
+    if (!group->is_distributed()) return code;
+  }
+  // Ending MPI or the GPU's work in good order would wait for ranks that are gone.
+  spdlog::shutdown();
+  std::fflush(nullptr);
+  std::_Exit(code);
 }
 
 }  // namespace
@@ -151,15 +245,10 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     init_log({});
-    return run(arguments);
+    return run_in_group(arguments);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
-  } catch (const UsageError& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 2;
   } catch (const std::exception& error) {
-    clear_live_line();
-    spdlog::error("{}", error.what());
-    return 1;
+    return tell(error);
   }
 }

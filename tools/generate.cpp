@@ -98,7 +98,10 @@ int run(const Arguments& arguments) {
   model.next_token_logits({planning, counting, planned, 1, seq_len},
                           {nullptr, DType::i32, {seq_len}}, seq_len - 1, logits_shape);
   ParameterStore parameters(table, *ops, {});
-  load_weights(checkpoint, *ops, parameters, arguments.average);
+  SingleProcess alone;
+  LocalCommunicator communicator(alone);
+  DataParallel ranks(communicator, parameters);
+  load_weights(&checkpoint, *ops, ranks, arguments.average);
   model.make_tables(*ops);
   const DeviceMemory arena_memory = ops->allocate(counting.peak()),
                      workspace = ops->allocate(planning.workspace_bytes());

@@ -166,6 +166,8 @@ inline constexpr auto kFields<OptimizerConfig> = std::tuple{
           kProbability},
     Field{"layer_decay", &OptimizerConfig::layer_decay,
           "rate of a block over that of the next one (embedding first, head last)", kShare},
+    Field{"shard", &OptimizerConfig::shard,
+          "each rank keeps and updates its part of the optimizer's state alone"},
 };
 
 template <>
@@ -195,6 +197,10 @@ inline constexpr auto kFields<TrainConfig> = std::tuple{
           "false: gradients of attention are added in whatever order they come, which is faster"},
     Field{"cuda_graph", &TrainConfig::cuda_graph,
           "GPU: capture a step once and replay it, which takes the host less time"},
+    Field{"bucket_bytes",
+          &TrainConfig::bucket_bytes,
+          "gradients that ranks exchange at a time, behind backward",
+          {1.0, 1 << 30}},
 };
 
 template <>

@@ -116,6 +116,7 @@ struct OptimizerConfig {
   double clip_norm = 1.0;    // of the global gradient; 0: no clipping
   double ema_decay = 0.0;    // of the averaged weights; 0: none kept
   double layer_decay = 1.0;  // rate of a group of layers over that of the group behind it
+  bool shard = false;        // each rank keeps and updates its part of the optimizer's state alone
 };
 
 struct ScheduleConfig {
@@ -134,6 +135,7 @@ struct TrainConfig {
   Recompute recompute = Recompute::none;
   bool deterministic = true;  // the same bits every time, at some cost on a GPU
   bool cuda_graph = false;    // steps are captured once and replayed; the CPU goes on without
+  int64_t bucket_bytes = int64_t{1} << 26;  // gradients that ranks exchange at a time
 };
 
 /// Of images as the model gets them: (value / 255 - mean) / stddev, by channel.

@@ -105,7 +105,8 @@ void init_log(const LogOptions& options) {
   }
   if (options.rank != 0) level = std::max(level, spdlog::level::warn);
 
-  auto sink = std::make_shared<OutputSink>(options.rank == 0 && ::isatty(STDOUT_FILENO) == 1);
+  auto sink = std::make_shared<OutputSink>(options.live && options.rank == 0 &&
+                                           ::isatty(STDOUT_FILENO) == 1);
   std::vector<spdlog::sink_ptr> sinks = {sink};
   if (!options.file.empty()) {
     try {

@@ -11,6 +11,7 @@ struct LogOptions {
   std::string level = "info";  // trace, debug, info, warning, error, off
   int rank = 0;
   int ranks = 1;
+  bool live = true;              // the live line is shown where standard output is a terminal
   std::filesystem::path file{};  // also written there, appended; empty: none
 };
 

@@ -1,5 +1,7 @@
 #include "nn/diagnostics.h"
 
+#include <cmath>
+
 #include "ops/host_values.h"
 
 namespace sigtrain {
@@ -34,8 +36,23 @@ Tensor Diagnostics::slot(Diagnostic diagnostic, int64_t layer) const {
   return values_.reshape({values_.numel()}).slice(index, index + 1);
 }
 
-std::array<std::vector<double>, kDiagnosticCount> Diagnostics::read(Ops& ops) const {
-  const std::vector<double> all = host_values(ops, values_);
+std::array<std::vector<double>, kDiagnosticCount> Diagnostics::read(Ops& ops,
+                                                                    ProcessGroup& group) const {
+  std::vector<double> all = host_values(ops, values_);
+  if (group.size() > 1) {
+    // Ranks have equal shares: a root mean square is that of the mean squares, a mean that of
+    // means.
+    const auto is_rms = [&](size_t i) {
+      return static_cast<int64_t>(i) / layers_ !=
+             static_cast<int64_t>(Diagnostic::attention_row_sum);
+    };
+    for (size_t i = 0; i < all.size(); ++i) all[i] = is_rms(i) ? all[i] * all[i] : all[i];
+    group.sum(all);
+    for (size_t i = 0; i < all.size(); ++i) {
+      all[i] /= group.size();
+      if (is_rms(i)) all[i] = std::sqrt(all[i]);
+    }
+  }
   std::array<std::vector<double>, kDiagnosticCount> by_diagnostic;
   for (int d = 0; d < kDiagnosticCount; ++d)
     by_diagnostic[d].assign(all.begin() + d * layers_, all.begin() + (d + 1) * layers_);

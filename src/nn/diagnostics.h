@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "dist/process_group.h"
 #include "ops/ops.h"
 
 namespace sigtrain {
@@ -31,8 +32,9 @@ class Diagnostics {
   /// The [1] tensor that a layer writes; overwritten by the next micro-batch.
   Tensor slot(Diagnostic diagnostic, int64_t layer) const;
   int64_t layers() const { return layers_; }
-  /// One value a layer, by diagnostic; waits for the device.
-  std::array<std::vector<double>, kDiagnosticCount> read(Ops& ops) const;
+  /// One value a layer, by diagnostic, over what all ranks wrote; waits for the device and for
+  /// them.
+  std::array<std::vector<double>, kDiagnosticCount> read(Ops& ops, ProcessGroup& group) const;
 
  private:
   Diagnostics() = default;

@@ -13,22 +13,32 @@ namespace {
 
 #if defined(SIGTRAIN_HAS_CUDA)
 std::string cuda_missing() { return CudaOps::unavailable_reason(); }
-std::unique_ptr<Ops> make_cuda() { return std::make_unique<CudaOps>(); }
+std::unique_ptr<Ops> make_cuda(int local_rank) {
+  // Launchers that give every process a GPU of its own show it that one alone.
+  const int gpus = CudaOps::count();
+  if (gpus > 1 && local_rank >= gpus) {
+    throw UsageError(
+        "this is process {} of this machine (counted from 0), which has {} GPUs: start "
+        "as many processes as GPUs, or use --device cpu",
+        local_rank, gpus);
+  }
+  return std::make_unique<CudaOps>(gpus > 1 ? local_rank : 0);
+}
 #else
 std::string cuda_missing() {
   return std::string("this build has no CUDA backend; ") + SIGTRAIN_CUDA_MISSING;
 }
-std::unique_ptr<Ops> make_cuda() { throw Error("{}", cuda_missing()); }
+std::unique_ptr<Ops> make_cuda(int) { throw Error("{}", cuda_missing()); }
 #endif
 
 }  // namespace
 
-std::unique_ptr<Ops> make_backend(const std::string& device) {
+std::unique_ptr<Ops> make_backend(const std::string& device, int local_rank) {
   if (device != "auto" && device != "cpu" && device != "cuda")
     throw UsageError("--device {}: expects auto, cpu or cuda", device);
   if (device != "cpu") {
     const std::string missing = cuda_missing();
-    if (missing.empty()) return make_cuda();
+    if (missing.empty()) return make_cuda(local_rank);
     if (device == "cuda") throw UsageError("--device cuda: {}; or use --device cpu", missing);
     spdlog::debug("running on the CPU: {}", missing);
   }

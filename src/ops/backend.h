@@ -9,8 +9,9 @@
 namespace sigtrain {
 
 /// `device` is auto, cpu or cuda; auto takes the GPU where this build and this machine have one.
-/// Throws UsageError for another word, and if cuda is asked for but missing, saying what is
-/// missing.
-std::unique_ptr<Ops> make_backend(const std::string& device);
+/// Process `local_rank` of this machine takes the GPU of that number, or the only one it sees.
+/// Throws UsageError for another word, for more processes than GPUs, and if cuda is asked for but
+/// missing, saying what is missing.
+std::unique_ptr<Ops> make_backend(const std::string& device, int local_rank = 0);
 
 }  // namespace sigtrain

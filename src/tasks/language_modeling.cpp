@@ -24,7 +24,8 @@ LanguageModeling::LanguageModeling(const Config& config)
 
 void LanguageModeling::open_data() {
   const int64_t seq_len = config_.model.seq_len;
-  const BatchShape train_shape{seq_len, config_.train.global_batch};
+  const int64_t rank = group().rank(), ranks = group().size();
+  const BatchShape train_shape{seq_len, config_.train.global_batch, rank, ranks};
   if (config_.data.source == DataSource::synthetic) {
     train_ = std::make_unique<SyntheticTokens>(config_.model.vocab_size, train_shape,
                                                config_.train.seed);
@@ -42,12 +43,13 @@ void LanguageModeling::open_data() {
   check.tokenizer_hash = vocabulary_hash_;
   auto validation = std::make_shared<const TokenCorpus>(config_.data.validation, check);
   validation_ = std::make_unique<SequentialTokens>(
-      validation, BatchShape{seq_len, config_.train.micro_batch}, config_.eval.sequences);
+      validation, BatchShape{seq_len, ranks * config_.train.micro_batch, rank, ranks},
+      config_.eval.sequences);
 }
 
 void LanguageModeling::prepare(Ops& ops) {
   model_.make_tables(ops);
-  const Shape shape{config_.train.global_batch, config_.model.seq_len};
+  const Shape shape{own_rows(), config_.model.seq_len};
   tokens_ = targets_ = {nullptr, DType::i32, shape};
   sums_ = {nullptr, ops.accumulate_dtype(), {loss_sum_slots}};
   if (ops.is_planning()) return;
@@ -73,8 +75,10 @@ void LanguageModeling::begin_step(Ops& ops, int64_t step) {
   ops.upload(tokens_, batch.inputs.data());
   ops.upload(targets_, batch.targets.data());
   ops.fill(sums_, 0.0);
-  ops.set_random_step(static_cast<uint64_t>(step * micro_steps()));
-  step_targets_ = batch.valid_targets;
+  // Micro-batches are numbered over all ranks: what is drawn does not depend on how many there are.
+  ops.set_random_step(
+      static_cast<uint64_t>((step * group().size() + group().rank()) * micro_steps()));
+  step_targets_ = static_cast<int64_t>(group().sum(static_cast<double>(batch.valid_targets)));
 }
 
 void LanguageModeling::micro_step(Context& context, int64_t micro_step) {
@@ -88,7 +92,9 @@ void LanguageModeling::micro_step(Context& context, int64_t micro_step) {
 }
 
 LossReport LanguageModeling::step_report(Ops& ops) const {
-  return mean_of(host_values(ops, sums_));
+  std::vector<double> sums = host_values(ops, sums_);
+  group().sum(sums);
+  return mean_of(sums);
 }
 
 LossReport LanguageModeling::evaluate(Context& context) {
@@ -114,6 +120,7 @@ LossReport LanguageModeling::evaluate(Context& context) {
     for (int slot = 0; slot < loss_sum_slots; ++slot)
       total[static_cast<size_t>(slot)] += sums[static_cast<size_t>(slot)];
   }
+  group().sum(total);
   return mean_of(total);
 }
 

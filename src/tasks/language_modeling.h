@@ -20,6 +20,7 @@ class LanguageModeling final : public Task {
   /// Opens the token shards. Throws what TokenCorpus throws.
   void open_data() override;
 
+  bool can_join() const override { return true; }
   const ParameterTable& parameters() const override { return table_; }
   int64_t layers() const override { return config_.model.layers; }
   int64_t seq_len() const override { return config_.model.seq_len; }
@@ -31,9 +32,7 @@ class LanguageModeling final : public Task {
   size_t batch_bytes() const override { return tokens_.bytes() + targets_.bytes(); }
   void begin_step(Ops& ops, int64_t step) override;
   int64_t step_targets() const override { return step_targets_; }
-  int64_t micro_steps() const override {
-    return config_.train.global_batch / config_.train.micro_batch;
-  }
+  int64_t micro_steps() const override { return own_rows() / config_.train.micro_batch; }
   void micro_step(Context& context, int64_t micro_step) override;
   LossReport step_report(Ops& ops) const override;
   LossReport evaluate(Context& context) override;
@@ -45,6 +44,8 @@ class LanguageModeling final : public Task {
 
  private:
   CrossEntropyDesc loss_desc(int64_t counted_targets) const;
+  /// Sequences of the global batch that are this rank's.
+  int64_t own_rows() const { return config_.train.global_batch / group().size(); }
 
   Config config_;
   ParameterTable table_;
@@ -54,7 +55,7 @@ class LanguageModeling final : public Task {
   std::optional<uint64_t> vocabulary_hash_;
   std::optional<Prefetcher<TokenBatch>> prefetcher_;
   DeviceMemory memory_;
-  Tensor tokens_, targets_;  // i32 [global_batch, seq_len]
+  Tensor tokens_, targets_;  // i32 [own_rows(), seq_len]
   Tensor sums_;              // [loss_sum_slots]
   int64_t step_targets_ = 1;
 };

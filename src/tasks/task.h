@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "dist/process_group.h"
 #include "nn/context.h"
 
 namespace sigtrain {
@@ -22,6 +23,12 @@ struct LossReport {
 class Task {
  public:
   virtual ~Task() = default;
+
+  /// Takes this rank's part of every global batch from now on, and reports what all ranks measured.
+  /// Before prepare(); `group` must outlive the task. Without it the task works alone.
+  void join(ProcessGroup& group) { group_ = &group; }
+  /// Whether the task does so; one that does not is refused among several ranks.
+  virtual bool can_join() const { return false; }
 
   /// Opens what config.data names; call once, before begin_step and evaluate.
   virtual void open_data() = 0;
@@ -40,8 +47,8 @@ class Task {
   /// Bytes of batches held on the device.
   virtual size_t batch_bytes() const = 0;
 
-  /// Brings the data of optimizer step `step` (0-based) to the device, clears the step's loss sums
-  /// and sets its random step.
+  /// Brings this rank's data of optimizer step `step` (0-based) to the device, clears the step's
+  /// loss sums and sets its random step.
   virtual void begin_step(Ops& ops, int64_t step) = 0;
   /// Targets that the step begun last counts, on all ranks. Steps with the same number of them do
   /// the same work, on other values in the same memory.
@@ -51,10 +58,10 @@ class Task {
   /// Forward and backward of one of them, to be called in order 0, 1, ...; gradients are of the
   /// mean loss over the whole global batch.
   virtual void micro_step(Context& context, int64_t micro_step) = 0;
-  /// The loss of the step begun last; waits for the device.
+  /// The loss of the step begun last, over all ranks, which all ask for it; waits for the device.
   virtual LossReport step_report(Ops& ops) const = 0;
 
-  /// Forward over the validation data.
+  /// Forward over the validation data, each rank over its part.
   virtual LossReport evaluate(Context& context) = 0;
   virtual bool has_validation() const = 0;
 
@@ -62,6 +69,13 @@ class Task {
   virtual nlohmann::json data_state(int64_t step) const = 0;
   /// Throws Error if a checkpoint was made with other data than this task's.
   virtual void check_data_state(const nlohmann::json& state) const = 0;
+
+ protected:
+  ProcessGroup& group() const { return *group_; }
+
+ private:
+  SingleProcess alone_;
+  ProcessGroup* group_ = &alone_;
 };
 
 }  // namespace sigtrain

@@ -9,6 +9,7 @@
 #include "config/derived.h"
 #include "config/writer.h"
 #include "core/file_io.h"
+#include "train/data_parallel.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/progress.h"
@@ -36,8 +37,11 @@ class Stopwatch {
 
 /// The memory of a run, allocated once.
 struct RunMemory {
-  RunMemory(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan, bool training)
-      : parameters(task.parameters(), ops, parameter_buffers(config, training)),
+  RunMemory(const Config& config, Task& task, Ops& ops, Communicator& communicator,
+            const MemoryPlan& plan, bool training)
+      : parameters(task.parameters(), ops,
+                   parameter_buffers(config, training, ops, communicator.group())),
+        ranks(communicator, parameters),
         arena_memory(ops.allocate(plan.arena)),
         arena(arena_memory.get(), plan.arena),
         workspace_memory(ops.allocate(plan.workspace)),
@@ -50,6 +54,7 @@ struct RunMemory {
   }
 
   ParameterStore parameters;
+  DataParallel ranks;
   DeviceMemory arena_memory;
   Arena arena;
   DeviceMemory workspace_memory;
@@ -58,34 +63,36 @@ struct RunMemory {
 
 class TrainingRun {
  public:
-  TrainingRun(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
-              LoopOptions options)
+  TrainingRun(const Config& config, Task& task, Ops& ops, Communicator& communicator,
+              const MemoryPlan& plan, const LoopOptions& options)
       : config_(config),
         task_(task),
         ops_(ops),
+        group_(communicator.group()),
         folder_(run_dir(config.run)),
-        resume_command_(std::move(options.resume_command)),
+        resume_command_(options.resume_command),
         plan_(plan),
-        memory_(config, task, ops, plan, true),
+        memory_(config, task, ops, communicator, plan, true),
+        ranks_(memory_.ranks),
         optimizer_(memory_.parameters, ops, config.optimizer, config.model.width),
         uses_graph_(config.train.cuda_graph && ops.can_capture()) {
     if (config.train.cuda_graph && !uses_graph_)
       spdlog::info("train.cuda_graph has no effect on the {} backend", ops.name());
-    memory_.parameters.initialize(ops, config.train.seed);
-    if (options.resume) {
-      progress_ = load_snapshot(*options.resume, config, ops, task, memory_.parameters, optimizer_);
-      spdlog::info("resuming {} at step {}", options.resume->path().string(), progress_.step);
-      for (const auto& path : set_aside_after(folder_ / "checkpoints", progress_.step)) {
-        spdlog::warn("{}: from after the step resumed, set aside", path.string());
-      }
+  }
+
+  /// Fills the memory and opens the files; before run().
+  void begin(const LoopOptions& options) {
+    memory_.parameters.initialize(ops_, config_.train.seed);
+    std::optional<int64_t> resume_step;
+    if (options.resumes) {
+      progress_ = load_snapshot(options.resume ? &*options.resume : nullptr, config_, ops_, task_,
+                                ranks_, optimizer_);
+      resume_step = saved_step_ = progress_.step;
     }
-    if (options.resume) saved_step_ = progress_.step;
     seconds_before_ = progress_.seconds;
-    const std::optional<int64_t> resume_step =
-        options.resume ? std::optional(progress_.step) : std::nullopt;
-    write_file(folder_ / "config.yaml", to_yaml(config));
-    metrics_.emplace(folder_ / "metrics.jsonl", resume_step);
-    if (config.log.tensorboard) tensorboard_.emplace(folder_, progress_.step + 1);
+    together(group_, [&] {
+      if (group_.is_root()) open_files(options, resume_step);
+    });
   }
 
   void run() {
@@ -93,10 +100,11 @@ class TrainingRun {
       spdlog::info("all {} steps are done; a larger train.steps goes on", config_.train.steps);
       return;
     }
-    const StopSignal stop;
+    const StopSignal received;
+    int stop = 0;
     Progress progress(progress_.step, config_.train.steps);
     restart_interval();
-    while (progress_.step < config_.train.steps && !stop.requested()) {
+    while (progress_.step < config_.train.steps && (stop = agreed_signal(received)) == 0) {
       const int64_t next = progress_.step + 1;
       const bool is_last = next == config_.train.steps;
       const bool evaluates =
@@ -124,12 +132,33 @@ class TrainingRun {
     if (has_stepped_) log_memory();
     if (progress_.step < config_.train.steps) {
       if (saved_step_ != progress_.step) save();
-      spdlog::warn("stopped by {} after step {}; to go on: {}",
-                   stop.signal() == SIGINT ? "SIGINT" : "SIGTERM", progress_.step, resume_command_);
+      if (group_.is_root())
+        spdlog::warn("stopped by {} after step {}; to go on: {}",
+                     stop == SIGINT ? "SIGINT" : "SIGTERM", progress_.step, resume_command_);
     }
   }
 
  private:
+  void open_files(const LoopOptions& options, std::optional<int64_t> resume_step) {
+    if (resume_step) {
+      spdlog::info("resuming {} at step {}", options.resume->path().string(), progress_.step);
+      for (const auto& path : set_aside_after(folder_ / "checkpoints", progress_.step)) {
+        spdlog::warn("{}: from after the step resumed, set aside", path.string());
+      }
+    }
+    write_file(folder_ / "config.yaml", to_yaml(config_));
+    metrics_.emplace(folder_ / "metrics.jsonl", resume_step);
+    if (config_.log.tensorboard) tensorboard_.emplace(folder_, progress_.step + 1);
+  }
+
+  /// The signal to stop at that any rank got, the same on all; 0: none.
+  int agreed_signal(const StopSignal& received) {
+    double counts[2] = {received.signal() == SIGINT ? 1.0 : 0.0,
+                        received.signal() == SIGTERM ? 1.0 : 0.0};
+    group_.sum(counts);
+    return counts[0] > 0.0 ? SIGINT : counts[1] > 0.0 ? SIGTERM : 0;
+  }
+
   Context context(bool training, bool with_diagnostics) {
     return {ops_,
             memory_.arena,
@@ -139,7 +168,8 @@ class TrainingRun {
             config_.train.seed,
             training,
             with_diagnostics ? &memory_.diagnostics : nullptr,
-            config_.train.recompute};
+            config_.train.recompute,
+            &ranks_};
   }
 
   void step(bool is_logged) {
@@ -169,10 +199,15 @@ class TrainingRun {
     optimizer_.zero_gradients(ops_);
     for (int64_t micro = 0; micro < task_.micro_steps(); ++micro) {
       const bool is_last = micro + 1 == task_.micro_steps();
+      if (is_last) ranks_.begin_exchange();
       Context micro_context = context(true, with_diagnostics && is_last);
       task_.micro_step(micro_context, micro);
     }
-    optimizer_.step(ops_);
+    ranks_.finish_exchange();
+    optimizer_.step(ops_, &ranks_.communicator());
+    ranks_.gather_weights();
+    // A replayed step starts with all weights at hand, and so ends with them.
+    if (uses_graph_) ranks_.finish_weights();
   }
 
   void log_memory() {
@@ -184,7 +219,7 @@ class TrainingRun {
 
   void check_finite() {
     report_ = optimizer_.report(ops_);
-    if (!report_.finite) {
+    if (!report_.finite && group_.is_root()) {
       spdlog::warn(
           "step {}: the gradient is not finite (norm {}); the step is skipped, {} in a row, {} in "
           "all",
@@ -206,6 +241,7 @@ class TrainingRun {
   double total_seconds() const { return seconds_before_ + clock_.seconds(); }
 
   void record(const MetricsRecord& record) {
+    if (!group_.is_root()) return;
     metrics_->write(record);
     if (tensorboard_) tensorboard_->write(record);
   }
@@ -226,14 +262,15 @@ class TrainingRun {
     line.add("lr", config_.optimizer.learning_rate * factor);
     line.add("grad_norm", report_.grad_norm);
     line.add(fmt::format("{}s_per_second", task_.unit()), units_per_second);
-    const double tflops = units_per_second * plan_.flops_per_unit * 1e-12;
+    // Of one rank: what its hardware does.
+    const double tflops = units_per_second * plan_.flops_per_unit * 1e-12 / group_.size();
     line.add("tflops", tflops);
     if (config_.log.peak_tflops > 0.0) line.add("mfu", tflops / config_.log.peak_tflops);
     line.add("seconds", total_seconds());
     line.add(fmt::format("{}s", task_.unit()), progress_.step * task_.units_per_step());
     line.add("skipped_steps", report_.skipped_steps);
     if (config_.log.diagnostics) {
-      const auto by_diagnostic = memory_.diagnostics.read(ops_);
+      const auto by_diagnostic = memory_.diagnostics.read(ops_, group_);
       for (int d = 0; d < kDiagnosticCount; ++d) {
         line.add(std::string(name_of(static_cast<Diagnostic>(d))),
                  by_diagnostic[static_cast<size_t>(d)]);
@@ -254,6 +291,7 @@ class TrainingRun {
 
   void log_evaluation(ProgressValues& shown) {
     const double before = interval_.seconds();
+    ranks_.finish_weights();
     Context evaluation = context(false, false);
     const LossReport loss = task_.evaluate(evaluation);
     MetricsRecord line;
@@ -264,9 +302,9 @@ class TrainingRun {
     if (loss.top5) line.add("top5", *loss.top5);
     line.add("targets", loss.targets);
     if (memory_.parameters.average()) {
-      memory_.parameters.use_average(ops_);
+      ranks_.use_average(ops_);
       const LossReport average = task_.evaluate(evaluation);
-      memory_.parameters.use_weights(ops_);
+      ranks_.use_weights(ops_);
       line.add("loss_ema", average.loss);
       line.add("accuracy_ema", average.accuracy);
       if (average.top5) line.add("top5_ema", *average.top5);
@@ -283,8 +321,8 @@ class TrainingRun {
   void save() {
     const double before = interval_.seconds();
     progress_.seconds = total_seconds();
-    const auto path = save_snapshot(folder_ / "checkpoints", config_, ops_, task_,
-                                    memory_.parameters, optimizer_, progress_);
+    const auto path =
+        save_snapshot(folder_ / "checkpoints", config_, ops_, task_, ranks_, optimizer_, progress_);
     saved_step_ = progress_.step;
     spdlog::info("checkpoint {}", path.string());
     held_ += interval_.seconds() - before;
@@ -299,10 +337,12 @@ class TrainingRun {
   const Config& config_;
   Task& task_;
   Ops& ops_;
+  ProcessGroup& group_;
   std::filesystem::path folder_;
   std::string resume_command_;
   MemoryPlan plan_;
   RunMemory memory_;
+  DataParallel& ranks_;
   Optimizer optimizer_;
   RunProgress progress_;
   double seconds_before_ = 0.0;
@@ -324,26 +364,45 @@ class TrainingRun {
 
 }  // namespace
 
-void train(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
-           LoopOptions options) {
-  TrainingRun(config, task, ops, plan, std::move(options)).run();
+void train(const Config& config, Task& task, Ops& ops, Communicator& communicator,
+           const MemoryPlan& plan, LoopOptions options) {
+  std::optional<TrainingRun> run;
+  together(communicator.group(),
+           [&] { run.emplace(config, task, ops, communicator, plan, options); });
+  try {
+    run->begin(options);
+    run->run();
+  } catch (const RankFailure&) {
+    throw;
+  } catch (const AgreedFailure&) {
+    throw;
+  } catch (const std::exception& error) {
+    // Before the run's memory goes: the others may be waiting for this rank, and it for them.
+    communicator.group().fail(error.what());
+    throw;
+  }
 }
 
-void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, const MemoryPlan& plan,
-                         const CheckpointReader& checkpoint) {
+void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, Communicator& communicator,
+                         const MemoryPlan& plan, const CheckpointReader* checkpoint) {
+  ProcessGroup& group = communicator.group();
   if (!task.has_validation())
     throw UsageError("--eval-only: there is no validation data: list some in data.validation");
-  check_same_model(checkpoint, config);
-  task.check_data_state(checkpoint.state().data_position);
-  RunMemory memory(config, task, ops, plan, false);
+  together(group, [&] {
+    if (!group.is_root()) return;
+    check_same_model(*checkpoint, config);
+    task.check_data_state(checkpoint->state().data_position);
+  });
+  RunMemory memory(config, task, ops, communicator, plan, false);
   Context context{ops, memory.arena, memory.parameters, 0, 0, config.train.seed, false, nullptr};
   const auto evaluate = [&](bool average) {
-    load_weights(checkpoint, ops, memory.parameters, average);
+    load_weights(checkpoint, ops, memory.ranks, average);
     const LossReport loss = task.evaluate(context);
+    if (!group.is_root()) return;
     const std::string more = loss.top5 ? fmt::format("top-5 {:.4f}", *loss.top5)
                                        : fmt::format("perplexity {:.3f}", std::exp(loss.loss));
     spdlog::info("{}{}: validation loss {:.5f}, {}, accuracy {:.4f} over {} targets",
-                 checkpoint.path().string(), average ? " (averaged weights)" : "", loss.loss, more,
+                 checkpoint->path().string(), average ? " (averaged weights)" : "", loss.loss, more,
                  loss.accuracy, loss.targets);
   };
   evaluate(false);

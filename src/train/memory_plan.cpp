@@ -5,6 +5,7 @@
 #include "config/enum_names.h"
 #include "nn/parameters.h"
 #include "ops/planning_ops.h"
+#include "train/data_parallel.h"
 #include "train/optimizer.h"
 
 namespace sigtrain {
@@ -35,15 +36,21 @@ std::string bytes_text(size_t bytes) {
   return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
 }
 
-ParameterBuffers parameter_buffers(const Config& config, bool training) {
-  return {training, training, config.optimizer.ema_decay > 0.0};
+ParameterBuffers parameter_buffers(const Config& config, bool training, const Ops& ops,
+                                   const ProcessGroup& group) {
+  ParameterBuffers buffers{training, training, config.optimizer.ema_decay > 0.0};
+  buffers.sharding = sharding_of(config, group.rank(), group.size(), ops.accumulate_dtype());
+  // Without training there is no state to share, nor gradients' memory to gather it in.
+  buffers.sharding.is_sharded = buffers.sharding.is_sharded && training;
+  return buffers;
 }
 
-MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training) {
+MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training,
+                    const ProcessGroup& group) {
   PlanningOps ops(backend);
   Arena arena = Arena::planning();
-  const ParameterStore parameters =
-      ParameterStore::planning(task.parameters(), ops, parameter_buffers(config, training));
+  const ParameterStore parameters = ParameterStore::planning(
+      task.parameters(), ops, parameter_buffers(config, training, ops, group));
   Diagnostics diagnostics = Diagnostics::planning(ops, task.layers());
   Context context{ops,
                   arena,

@@ -24,13 +24,15 @@ struct MemoryPlan {
   size_t total() const { return parameters() + batches + arena + workspace; }
 };
 
-/// The flat buffers a run of this kind keeps.
-ParameterBuffers parameter_buffers(const Config& config, bool training);
+/// The flat buffers that a rank of a run of this kind keeps.
+ParameterBuffers parameter_buffers(const Config& config, bool training, const Ops& ops,
+                                   const ProcessGroup& group);
 
 /// Runs one micro-batch of the task through a planning backend that stands for `backend`. Allocates
 /// no tensors: it works for models that this machine could not hold. The task must have been
 /// prepared with a planning backend or with `backend`.
-MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training);
+MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool training,
+                    const ProcessGroup& group = SingleProcess());
 
 /// What --dry-run prints: parameters by layer, bytes by purpose, FLOPs a unit.
 std::string describe_plan(const MemoryPlan& plan, const Config& config, const Task& task);

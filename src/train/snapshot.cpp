@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <deque>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "config/fields.h"
@@ -17,61 +19,98 @@
 namespace sigtrain {
 namespace {
 
-/// Host memory for parameters' parts of the flat buffers, under their names in the checkpoint.
+/// Host memory for the parameters' parts of one flat buffer, under their names in the checkpoint:
+/// PREFIX + name.
 class HostTensors {
  public:
-  /// Adds PREFIX + name for every parameter's part of `flat`.
-  void add(const ParameterStore& parameters, const Tensor& flat, const std::string& prefix) {
-    if (!flat) return;
-    for (ParameterId id = 0; id < static_cast<ParameterId>(parameters.table().parameters().size());
-         ++id) {
-      const Tensor device = parameters.view(flat, id);
-      memory_.emplace_back(device.bytes());
-      named_.push_back({prefix + parameters.table()[id].name,
-                        {memory_.back().data(), device.dtype, device.shape}});
-      device_.push_back(device);
+  HostTensors(const ParameterStore& parameters, const Tensor& buffer, const std::string& prefix)
+      : parameters_(parameters) {
+    for (const Parameter& parameter : parameters.table().parameters()) {
+      memory_.emplace_back(static_cast<size_t>(parameter.shape.numel()) * size_of(buffer.dtype));
+      named_.push_back(
+          {prefix + parameter.name, {memory_.back().data(), buffer.dtype, parameter.shape}});
     }
   }
-  void download(Ops& ops) const {
-    for (size_t i = 0; i < named_.size(); ++i) ops.download(named_[i].tensor.data, device_[i]);
-  }
-  void upload(Ops& ops) const {
-    for (size_t i = 0; i < named_.size(); ++i) ops.upload(device_[i], named_[i].tensor.data);
-  }
   const std::vector<NamedTensor>& named() const { return named_; }
+  void download(Ops& ops, const Tensor& whole) const {
+    for (size_t id = 0; id < named_.size(); ++id)
+      ops.download(named_[id].tensor.data, view(whole, id));
+  }
+  void upload(Ops& ops, const Tensor& whole) const {
+    for (size_t id = 0; id < named_.size(); ++id)
+      ops.upload(view(whole, id), named_[id].tensor.data);
+  }
 
  private:
+  Tensor view(const Tensor& whole, size_t id) const {
+    return parameters_.view(whole, static_cast<ParameterId>(id));
+  }
+
+  const ParameterStore& parameters_;
   std::deque<std::vector<std::byte>> memory_;
   std::vector<NamedTensor> named_;
-  std::vector<Tensor> device_;
 };
 
-HostTensors model_tensors(const ParameterStore& parameters) {
-  HostTensors tensors;
-  tensors.add(parameters, parameters.master(), "");
-  return tensors;
+/// A flat buffer that a checkpoint holds, and what its names begin with.
+using SavedBuffers = std::vector<std::pair<Tensor, std::string>>;
+
+SavedBuffers optimizer_buffers(const ParameterStore& parameters) {
+  SavedBuffers buffers{{parameters.first_moment(), "adam.m."},
+                       {parameters.second_moment(), "adam.v."}};
+  if (parameters.average()) buffers.emplace_back(parameters.average(), "ema.");
+  return buffers;
 }
 
-HostTensors optimizer_tensors(const ParameterStore& parameters) {
-  HostTensors tensors;
-  tensors.add(parameters, parameters.first_moment(), "adam.m.");
-  tensors.add(parameters, parameters.second_moment(), "adam.v.");
-  tensors.add(parameters, parameters.average(), "ema.");
-  return tensors;
+/// Brings buffers of all ranks to rank 0's host memory. Empty on the other ranks.
+std::deque<HostTensors> collect(Ops& ops, DataParallel& ranks, const SavedBuffers& buffers) {
+  std::deque<HostTensors> collected;
+  for (const auto& [buffer, prefix] : buffers) {
+    const Tensor whole = ranks.whole(ops, buffer);
+    if (!ranks.group().is_root()) continue;
+    collected.emplace_back(ranks.parameters(), buffer, prefix).download(ops, whole);
+  }
+  return collected;
+}
+
+std::vector<NamedTensor> all_named(const std::deque<HostTensors>& tensors) {
+  std::vector<NamedTensor> all;
+  for (const HostTensors& some : tensors)
+    all.insert(all.end(), some.named().begin(), some.named().end());
+  return all;
+}
+
+/// Fills buffers on all ranks from a file that rank 0 reads.
+void distribute(const SafetensorsReader* file, Ops& ops, DataParallel& ranks,
+                const SavedBuffers& buffers) {
+  std::deque<HostTensors> read;
+  together(ranks.group(), [&] {
+    if (!ranks.group().is_root()) return;
+    for (const auto& [buffer, prefix] : buffers)
+      read.emplace_back(ranks.parameters(), buffer, prefix);
+    load_tensors(*file, all_named(read));
+  });
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const Tensor& buffer = buffers[i].first;
+    if (ranks.group().is_root()) read[i].upload(ops, ranks.whole_memory(buffer));
+    ranks.spread(ops, buffer);
+  }
 }
 
 }  // namespace
 
 std::filesystem::path save_snapshot(const std::filesystem::path& folder, const Config& config,
-                                    Ops& ops, const Task& task, const ParameterStore& parameters,
+                                    Ops& ops, const Task& task, DataParallel& ranks,
                                     const Optimizer& optimizer, const RunProgress& progress) {
-  const HostTensors model = model_tensors(parameters), moments = optimizer_tensors(parameters);
-  model.download(ops);
-  moments.download(ops);
+  const ParameterStore& parameters = ranks.parameters();
+  const auto model = collect(ops, ranks, {{parameters.master(), ""}});
+  const auto moments = collect(ops, ranks, optimizer_buffers(parameters));
   const OptimizerReport report = optimizer.report(ops);
+  // What was under way when a rank failed is worth nothing.
+  ranks.group().check();
+  if (!ranks.group().is_root()) return {};
   CheckpointContents contents;
-  contents.model = model.named();
-  contents.optimizer = moments.named();
+  contents.model = all_named(model);
+  contents.optimizer = all_named(moments);
   contents.state.step = progress.step;
   contents.state.tokens = progress.step * task.units_per_step();
   contents.state.seed = config.train.seed;
@@ -84,37 +123,54 @@ std::filesystem::path save_snapshot(const std::filesystem::path& folder, const C
   return write_checkpoint(folder, contents, config.checkpoint.keep);
 }
 
-RunProgress load_snapshot(const CheckpointReader& checkpoint, const Config& config, Ops& ops,
-                          const Task& task, const ParameterStore& parameters,
-                          Optimizer& optimizer) {
-  check_same_model(checkpoint, config);
-  const TrainingState& state = checkpoint.state();
-  if (state.seed != config.train.seed) {
-    throw Error("{} was trained with train.seed {}, this config says {}",
-                checkpoint.path().string(), state.seed, config.train.seed);
-  }
-  task.check_data_state(state.data_position);
-  const HostTensors moments = optimizer_tensors(parameters);
-  load_tensors(checkpoint.optimizer(), moments.named());
-  moments.upload(ops);
-  load_weights(checkpoint, ops, parameters, false);
-  optimizer.restore(ops, {.applied_steps = state.extra.at("applied_steps").get<int64_t>(),
-                          .skipped_steps = state.skipped_steps,
-                          .skipped_in_a_row = state.skipped_in_a_row});
-  return {state.step, state.extra.at("seconds").get<double>()};
+RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& config, Ops& ops,
+                          const Task& task, DataParallel& ranks, Optimizer& optimizer) {
+  const bool is_root = ranks.group().is_root();
+  nlohmann::json state;
+  together(ranks.group(), [&] {
+    if (!is_root) return;
+    check_same_model(*checkpoint, config);
+    const TrainingState& saved = checkpoint->state();
+    if (saved.seed != config.train.seed) {
+      throw Error("{} was trained with train.seed {}, this config says {}",
+                  checkpoint->path().string(), saved.seed, config.train.seed);
+    }
+    task.check_data_state(saved.data_position);
+    state = {{"step", saved.step},
+             {"seconds", saved.extra.at("seconds").get<double>()},
+             {"applied_steps", saved.extra.at("applied_steps").get<int64_t>()},
+             {"skipped_steps", saved.skipped_steps},
+             {"skipped_in_a_row", saved.skipped_in_a_row}};
+  });
+  state = nlohmann::json::parse(ranks.group().broadcast(state.dump()));
+  distribute(is_root ? &checkpoint->optimizer() : nullptr, ops, ranks,
+             optimizer_buffers(ranks.parameters()));
+  load_weights(checkpoint, ops, ranks, false);
+  optimizer.restore(ops, {.applied_steps = state.at("applied_steps").get<int64_t>(),
+                          .skipped_steps = state.at("skipped_steps").get<int64_t>(),
+                          .skipped_in_a_row = state.at("skipped_in_a_row").get<int64_t>()});
+  return {state.at("step").get<int64_t>(), state.at("seconds").get<double>()};
 }
 
-void load_weights(const CheckpointReader& checkpoint, Ops& ops, const ParameterStore& parameters,
-                  bool average) {
-  const HostTensors model = model_tensors(parameters);
+void load_weights(const CheckpointReader* checkpoint, Ops& ops, DataParallel& ranks, bool average) {
+  ParameterStore& parameters = ranks.parameters();
+  const Tensor whole = ranks.whole_memory(parameters.master());
   if (average) {
-    for (const NamedTensor& weight : model.named())
-      checkpoint.optimizer().read("ema." + weight.name, weight.tensor);
+    std::optional<HostTensors> read;
+    together(ranks.group(), [&] {
+      if (!ranks.group().is_root()) return;
+      read.emplace(parameters, parameters.master(), "ema.");
+      for (const NamedTensor& weight : read->named())
+        checkpoint->optimizer().read(weight.name, weight.tensor);
+    });
+    if (read) read->upload(ops, whole);
+    ranks.spread(ops, parameters.master());
   } else {
-    load_tensors(checkpoint.model(), model.named());
+    distribute(ranks.group().is_root() ? &checkpoint->model() : nullptr, ops, ranks,
+               {{parameters.master(), ""}});
   }
-  model.upload(ops);
-  if (parameters.has_separate_master()) ops.copy(parameters.master(), parameters.compute());
+  // spread() left the weights in `whole` on every rank.
+  if (parameters.has_separate_master()) ops.copy(whole, parameters.compute());
 }
 
 void check_same_model(const CheckpointReader& checkpoint, const Config& config) {

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "config/schema.h"
-#include "nn/parameters.h"
 #include "tasks/task.h"
 #include "train/checkpoint.h"
+#include "train/data_parallel.h"
 #include "train/optimizer.h"
 
 namespace sigtrain {
@@ -15,19 +15,22 @@ struct RunProgress {
   double seconds = 0.0;  // of training, over all processes that worked on the run
 };
 
-/// Writes a checkpoint of everything the run needs to go on to the same bits. Returns its path.
+/// Writes a checkpoint of everything the run needs to go on to the same bits: on rank 0, which gets
+/// the state of all ranks. Returns its path. The checkpoint is the same for any number of ranks,
+/// sharded or not.
 std::filesystem::path save_snapshot(const std::filesystem::path& folder, const Config& config,
-                                    Ops& ops, const Task& task, const ParameterStore& parameters,
+                                    Ops& ops, const Task& task, DataParallel& ranks,
                                     const Optimizer& optimizer, const RunProgress& progress);
 
-/// Fills the parameters' and the optimizer's device memory from a checkpoint. Throws Error if it
-/// was made with another model, seed or vocabulary.
-RunProgress load_snapshot(const CheckpointReader& checkpoint, const Config& config, Ops& ops,
-                          const Task& task, const ParameterStore& parameters, Optimizer& optimizer);
+/// Fills the parameters' and the optimizer's device memory on all ranks from rank 0's checkpoint;
+/// the other ranks' is not looked at. Throws Error if it was made with another model, seed or
+/// vocabulary.
+RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& config, Ops& ops,
+                          const Task& task, DataParallel& ranks, Optimizer& optimizer);
 
-/// Fills the weights alone: from the averaged weights if `average`, where the checkpoint has them.
-void load_weights(const CheckpointReader& checkpoint, Ops& ops, const ParameterStore& parameters,
-                  bool average);
+/// Fills the weights alone, likewise: from the averaged weights if `average`, where the checkpoint
+/// has them.
+void load_weights(const CheckpointReader* checkpoint, Ops& ops, DataParallel& ranks, bool average);
 
 /// Throws Error naming the first setting of the section `model` in which the checkpoint's config
 /// differs from this one.

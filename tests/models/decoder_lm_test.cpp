@@ -121,7 +121,8 @@ TEST(SigmoidBias, KeepsTheAttentionOutputSmallAtTheStart) {
     RandomValues random(1);
     TokenRows rows = random_tokens(random, config, 1);
     lm.evaluate(rows, 0, 1);
-    return lm.diagnostics().read(lm.ops());
+    SingleProcess alone;
+    return lm.diagnostics().read(lm.ops(), alone);
   };
   const auto with_bias = diagnostics(model);
   model.attention.bias = {};

@@ -19,6 +19,8 @@ class CudaOps final : public Ops {
  public:
   /// Why no GPU of this machine can be used; empty if one can.
   static std::string unavailable_reason();
+  /// GPUs that this process sees.
+  static int count();
 
   /// On GPU `device`, which becomes the thread's current one. Throws Error where
   /// unavailable_reason() has something to say.

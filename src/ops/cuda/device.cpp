@@ -68,6 +68,12 @@ std::string CudaOps::unavailable_reason() {
   return {};
 }
 
+int CudaOps::count() {
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "counting the GPUs");
+  return count;
+}
+
 CudaOps::CudaOps(int device) {
   if (const std::string reason = unavailable_reason(); !reason.empty())
     throw Error("cannot use CUDA: {}", reason);

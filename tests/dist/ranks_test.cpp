@@ -1,0 +1,344 @@
+// The trainer among several ranks on the CPU, as mpirun starts it.
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+
+#include "../trainer/small_run.h"
+
+namespace sigtrain {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using Words = std::vector<std::string>;
+
+/// What a rank's shell runs before the trainer, with its rank in $rank.
+constexpr const char* kPlain = "";
+
+class Ranks : public SmallRun {
+ protected:
+  void SetUp() override {
+    if (std::string(SIGTRAIN_MPIEXEC).empty()) GTEST_SKIP() << "this build has no MPI";
+  }
+
+  /// mpirun -np N trainer --config small.yaml ARGUMENTS, through a shell that first does `before`;
+  /// `run` is the shell's command that becomes the trainer.
+  std::unique_ptr<Process> launch(int ranks, const Words& arguments,
+                                  const std::string& before = kPlain,
+                                  const std::string& run = "exec \"$@\"") {
+    const Words words = Words{SIGTRAIN_MPIEXEC,
+                              "-np",
+                              std::to_string(ranks),
+                              "/bin/sh",
+                              "-c",
+                              "rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; " + before + "\n" + run,
+                              "sh",
+                              trainer(),
+                              "--config",
+                              (folder() / "small.yaml").string(),
+                              "--device",
+                              "cpu"} +
+                        arguments;
+    return std::make_unique<Process>(
+        words, folder(),
+        std::map<std::string, std::string>{{"OMP_NUM_THREADS", "1"},
+                                           {"OMP_WAIT_POLICY", "passive"},
+                                           // Open MPI: more ranks than cores, anywhere, by anyone.
+                                           {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+                                           {"OMPI_MCA_hwloc_base_binding_policy", "none"},
+                                           {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"},
+                                           {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+                                           {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}});
+  }
+  ProcessResult run_ranks(int ranks, const Words& arguments, const std::string& before = kPlain) {
+    return launch(ranks, arguments, before)->wait();
+  }
+  ProcessResult run_ranks_well(int ranks, const Words& arguments) {
+    const ProcessResult result = run_ranks(ranks, arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.output();
+    return result;
+  }
+  static std::string trainer() { return (fs::path(SIGTRAIN_BINARY_DIR) / "trainer").string(); }
+
+  /// Losses to 1e-6, what else a step tells to seven digits or so.
+  void expect_same_curve(const std::string& a, const std::string& b) const {
+    const auto ours = metrics(a), theirs = metrics(b);
+    ASSERT_EQ(ours.size(), theirs.size());
+    for (size_t i = 0; i < ours.size(); ++i) {
+      SCOPED_TRACE(b + ": " + theirs[i].dump());
+      for (const char* key : {"step", "split", "tokens", "skipped_steps", "targets"})
+        EXPECT_EQ(ours[i].contains(key) ? ours[i][key] : nullptr,
+                  theirs[i].contains(key) ? theirs[i][key] : nullptr);
+      for (const char* key : {"loss", "loss_ema", "grad_norm", "accuracy"}) {
+        if (!ours[i].contains(key)) continue;
+        EXPECT_NEAR(ours[i][key].get<double>(), theirs[i][key].get<double>(), 1e-6) << key;
+      }
+      if (!ours[i].contains("layer_grad_norm")) continue;
+      for (size_t group = 0; group < ours[i]["layer_grad_norm"].size(); ++group)
+        EXPECT_NEAR(ours[i]["layer_grad_norm"][group].get<double>(),
+                    theirs[i]["layer_grad_norm"][group].get<double>(), 1e-6);
+    }
+  }
+
+  /// The process of a rank, told by its environment; 0 until it runs.
+  pid_t find_rank(int rank) const {
+    const std::string program = trainer();
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename().string();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      std::error_code code;
+      if (fs::read_symlink(entry.path() / "exe", code) != fs::path(program)) continue;
+      // Of this test's mpirun and no other's.
+      if (fs::read_symlink(entry.path() / "cwd", code) != fs::canonical(folder())) continue;
+      const std::string environment = slurp(entry.path() / "environ");
+      for (const char* variable : {"OMPI_COMM_WORLD_RANK=", "PMI_RANK="}) {
+        const size_t at = environment.find(variable);
+        if (at == std::string::npos) continue;
+        if (std::atoi(environment.c_str() + at + std::strlen(variable)) == rank)
+          return std::stoi(name);
+      }
+    }
+    return 0;
+  }
+  void wait_for_step(const std::string& run, int64_t step, Process& process) const {
+    const auto lines = [&] {
+      const std::string text = slurp(runs(run) / "metrics.jsonl");
+      return std::count(text.begin(), text.end(), '\n');
+    };
+    while (process.is_running() && lines() < step)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+};
+
+// Four micro-batches of two sequences a step, whoever computes them; more than one bucket.
+const Words kRun = {"--set", "train.steps=20",           "--set", "train.global_batch=8",
+                    "--set", "train.bucket_bytes=20000", "--set", "optimizer.learning_rate=0.003",
+                    "--set", "log.tensorboard=false"};
+// A run that does not end by itself within a test.
+const Words kLongRun = kRun + Words{"--set", "train.steps=1000000", "--set", "checkpoint.every=10",
+                                    "--set", "eval.every=0",        "--set", "run.name=long"};
+
+Words named(const std::string& name) { return {"--set", "run.name=" + name}; }
+const Words kSharded = {"--set", "optimizer.shard=true"};
+
+class RanksOfAKind : public Ranks, public testing::WithParamInterface<const char*> {
+ protected:
+  Words kind() const { return GetParam() == std::string("softmax") ? kSoftmaxTwin : Words{}; }
+};
+
+TEST_P(RanksOfAKind, GiveTheLossesOfOne) {
+  const ProcessResult alone = train(Words{"--device", "cpu"} + kRun + kind() + named("alone"));
+  ASSERT_EQ(alone.exit_code, 0) << alone.output();
+  ASSERT_EQ(metrics("alone").size(), 20u + 4u);
+  for (const int ranks : {1, 2, 4}) {
+    const std::string plain = "plain" + std::to_string(ranks);
+    const std::string sharded = "sharded" + std::to_string(ranks);
+    run_ranks_well(ranks, kRun + kind() + named(plain));
+    run_ranks_well(ranks, kRun + kind() + kSharded + named(sharded));
+    expect_same_curve("alone", plain);
+    expect_same_curve("alone", sharded);
+  }
+  expect_same_run("alone", "plain1", 20);
+}
+
+INSTANTIATE_TEST_SUITE_P(BothKinds, RanksOfAKind, testing::Values("sigmoid", "softmax"));
+
+TEST_F(Ranks, ACheckpointOfFourGoesOnOnTwoAndOnOne) {
+  run_ranks_well(4, kRun + named("whole"));
+  const Words half = kRun + Words{"--set", "checkpoint.every=12", "--set", "checkpoint.keep=5"};
+  run_ranks_well(4, half + kSharded + named("sharded"));
+  run_ranks_well(4, half + named("plain"));
+  const auto resumed = [&](const std::string& from, const std::string& name) {
+    return kRun + named(name) + Words{"--resume", checkpoint(from, 12).string()};
+  };
+  run_ranks_well(2, resumed("sharded", "a"));
+  run_ranks_well(2, resumed("plain", "b") + kSharded);
+  const ProcessResult alone = train(resumed("sharded", "c") + Words{"--device", "cpu"});
+  EXPECT_EQ(alone.exit_code, 0) << alone.output();
+  const auto whole = metrics("whole");
+  for (const std::string run : {"a", "b", "c"}) {
+    const auto rest = metrics(run);
+    ASSERT_FALSE(rest.empty());
+    EXPECT_EQ(rest.front()["step"], 13);
+    const auto first = whole.end() - static_cast<std::ptrdiff_t>(rest.size());
+    for (size_t i = 0; i < rest.size(); ++i) {
+      EXPECT_EQ(rest[i]["step"], first[static_cast<std::ptrdiff_t>(i)]["step"]);
+      EXPECT_NEAR(rest[i]["loss"].get<double>(),
+                  first[static_cast<std::ptrdiff_t>(i)]["loss"].get<double>(), 1e-6)
+          << run << " " << rest[i].dump();
+    }
+  }
+  // And evaluation shares the validation data out.
+  const ProcessResult four = run_ranks_well(4, kRun + named("whole") + Words{"--eval-only"});
+  const ProcessResult one = train(kRun + named("whole") + Words{"--device", "cpu", "--eval-only"});
+  const std::string loss = one.out.substr(one.out.find("validation loss"), 25);
+  EXPECT_THAT(four.out, HasSubstr(loss));
+}
+
+class KilledRank : public Ranks, public testing::WithParamInterface<int> {};
+
+TEST_P(KilledRank, EndsTheOthersAndTheRunGoesOn) {
+  const int victim = GetParam();
+  // The shell outlives its trainer, so the launcher sees nothing and ends nobody.
+  const auto process = launch(4, kLongRun + kSharded, "",
+                              "\"$@\"; echo \"rank $rank ended with $?\"; sleep 0.3; exit 0");
+  wait_for_step("long", 25, *process);
+  const pid_t id = find_rank(victim);
+  ASSERT_GT(id, 0) << process->out();
+  const auto begin = std::chrono::steady_clock::now();
+  ::kill(id, SIGKILL);
+  const ProcessResult result = process->wait();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  EXPECT_LT(took.count(), 30.0);
+  for (int rank = 0; rank < 4; ++rank) {
+    SCOPED_TRACE(result.output());
+    if (rank == victim) continue;
+    EXPECT_THAT(result.output(), HasSubstr("rank " + std::to_string(rank) + "] error: rank " +
+                                           std::to_string(victim) + " ended without a word"));
+    EXPECT_THAT(result.output(), HasSubstr("rank " + std::to_string(rank) + " ended with 1"));
+  }
+
+  const auto lines = metrics("long");
+  const auto last = lines.back()["step"].get<int64_t>() + 10;
+  const ProcessResult resumed = run_ranks(
+      2, kLongRun + Words{"--resume", "auto", "--set", "train.steps=" + std::to_string(last)});
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.output();
+  EXPECT_THAT(resumed.output(), AllOf(HasSubstr("resuming"), Not(HasSubstr("passing over"))));
+  EXPECT_EQ(metrics("long").back()["step"], last);
+}
+
+INSTANTIATE_TEST_SUITE_P(OfFour, KilledRank, testing::Values(0, 2));
+
+TEST_F(Ranks, OneThatIsKilledUnderMpirunIsNamed) {
+  const auto process = launch(4, kLongRun);
+  wait_for_step("long", 25, *process);
+  const pid_t id = find_rank(1);
+  ASSERT_GT(id, 0);
+  ::kill(id, SIGKILL);
+  const ProcessResult result = process->wait();
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_THAT(result.output(), HasSubstr("error: rank 1 ended without a word"));
+}
+
+TEST_F(Ranks, ASlowOneIsWaitedFor) {
+  const Words longer = kRun + Words{"--set", "train.steps=150", "--set", "log.every=1"};
+  const auto process = launch(3, longer + named("slow") + Words{"--set", "train.global_batch=6"});
+  wait_for_step("slow", 10, *process);
+  const pid_t id = find_rank(2);
+  ASSERT_GT(id, 0);
+  ::kill(id, SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  EXPECT_TRUE(process->is_running());
+  EXPECT_LT(metrics("slow").size(), 150u) << "nobody waited";
+  ::kill(id, SIGCONT);
+  const ProcessResult result = process->wait();
+  EXPECT_EQ(result.exit_code, 0) << result.output();
+  EXPECT_EQ(metrics("slow").back()["step"], 150);
+}
+
+TEST_F(Ranks, OneThatCannotReadItsDataEndsTheRun) {
+  fs::create_directory(folder() / "elsewhere");
+  const ProcessResult result =
+      run_ranks(3, kRun + Words{"--set", "train.global_batch=6"}, "[ $rank != 2 ] || cd elsewhere");
+  EXPECT_NE(result.exit_code, 0);
+  for (int rank = 0; rank < 3; ++rank) {
+    EXPECT_THAT(result.output(), HasSubstr("rank 2 failed: tokens/train")) << rank;
+  }
+  EXPECT_FALSE(fs::exists(runs("small")));
+}
+
+TEST_F(Ranks, OneThatFailsOnTheWayEndsTheRun) {
+  // Rank 1 reads shards of its own, which say that they are like the others'.
+  fs::create_directory(folder() / "elsewhere");
+  fs::copy(folder() / "tokens", folder() / "elsewhere/tokens", fs::copy_options::recursive);
+  const fs::path shard = folder() / "elsewhere/tokens/train/shard_000000.tok";
+  std::string bytes = slurp(shard);
+  for (size_t i = 64; i < bytes.size(); ++i) bytes[i] = '\x7F';
+  spill(shard, bytes);
+  const ProcessResult result = run_ranks(2, kRun, "[ $rank != 1 ] || cd elsewhere");
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_THAT(result.output(),
+              AllOf(HasSubstr("[rank 0] error: rank 1 failed: tokens/train/shard"),
+                    HasSubstr("[rank 1] error: tokens/train/shard"), HasSubstr("32639")));
+}
+
+TEST_F(Ranks, WithAnotherConfigProgramOrVocabularyAreRefused) {
+  const auto refused = [&](int ranks, const Words& arguments, const std::string& before,
+                           const std::string& message) {
+    SCOPED_TRACE(message);
+    const ProcessResult result = run_ranks(ranks, kRun + arguments, before);
+    EXPECT_EQ(result.exit_code, 2) << result.output();
+    EXPECT_THAT(result.output(), HasSubstr(message));
+    EXPECT_FALSE(fs::exists(runs("small"))) << "a run was begun";
+  };
+  refused(4, {}, "[ $rank != 3 ] || set -- \"$@\" --set optimizer.beta1=0.8",
+          "rank 3 has optimizer.beta1 0.8, rank 0 has optimizer.beta1 0.9");
+  fs::copy_file(trainer(), folder() / "trainer");
+  std::ofstream(folder() / "trainer", std::ios::app) << "another";
+  refused(2, {}, "if [ $rank = 1 ]; then shift; set -- ./trainer \"$@\"; fi",
+          "rank 1 has the program ");
+  fs::create_directory(folder() / "elsewhere");
+  const ProcessResult made =
+      run("tokenize", {"text.txt", "--output", "elsewhere/tokens", "--train-bpe", "300",
+                       "--validation-fraction", "0.2"});
+  ASSERT_EQ(made.exit_code, 0) << made.output();
+  refused(2, {"--set", "data.tokenizer=''", "--set", "model.vocab_size=300"},
+          "[ $rank != 1 ] || cd elsewhere", "rank 1 has data like ");
+  refused(3, {}, "",
+          "train.global_batch, 8, is not a multiple of train.micro_batch, 2, times 3 ranks");
+}
+
+TEST_F(Ranks, WhatIsWrongOnAllIsToldOnce) {
+  const ProcessResult result = run_ranks(4, {"--set", "train.step=3"});
+  EXPECT_EQ(result.exit_code, 2);
+  const std::string said = result.output(), message = "did you mean 'steps'?";
+  const size_t at = said.find(message);
+  ASSERT_NE(at, std::string::npos) << said;
+  EXPECT_EQ(said.find(message, at + 1), std::string::npos) << said;
+}
+
+TEST_F(Ranks, AllStopAtTheStepInWhichOneIsToldTo) {
+  const auto process = launch(3, kLongRun + Words{"--set", "train.global_batch=6"});
+  wait_for_step("long", 25, *process);
+  const pid_t id = find_rank(1);
+  ASSERT_GT(id, 0);
+  ::kill(id, SIGTERM);
+  const ProcessResult result = process->wait();
+  EXPECT_EQ(result.exit_code, 0) << result.output();
+  const auto step = metrics("long").back()["step"].get<int64_t>();
+  EXPECT_THAT(result.output(),
+              AllOf(HasSubstr("stopped by SIGTERM after step " + std::to_string(step)),
+                    HasSubstr("to go on: mpirun -np 3 ")));
+  EXPECT_TRUE(fs::exists(checkpoint("long", step)));
+}
+
+TEST_F(Ranks, OneOfThemWritesAndSpeaks) {
+  const ProcessResult result = run_ranks_well(2, kRun);
+  EXPECT_THAT(result.output(), AllOf(HasSubstr("[rank 0] step 20/20"), Not(HasSubstr("[rank 1]"))));
+  EXPECT_THAT(slurp(runs("small") / "train.log"), HasSubstr("2 ranks"));
+  EXPECT_EQ(metrics("small").size(), 24u);
+  EXPECT_FALSE(fs::exists(runs("small.1")));
+}
+
+TEST_F(Ranks, ShardingTakesItsShareOfTheMemory) {
+  const auto bytes = [&](int ranks, const Words& more) {
+    const ProcessResult result = run_ranks_well(
+        ranks,
+        kRun + more + Words{"--dry-run", "--set", "model.width=512", "--set", "model.layers=8"});
+    const size_t at = result.out.find("optimizer moments");
+    EXPECT_NE(at, std::string::npos) << result.output();
+    std::istringstream text(result.out.substr(at + std::string("optimizer moments").size()));
+    double value = 0.0;
+    std::string unit;
+    text >> value >> unit;
+    return unit == "MiB" ? value : NAN;
+  };
+  const double one = bytes(1, {});
+  EXPECT_EQ(bytes(4, {}), one);
+  EXPECT_NEAR(bytes(4, kSharded), one / 4, 0.01 * one);
+}
+
+}  // namespace
+}  // namespace sigtrain
