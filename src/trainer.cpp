@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "config/derived.h"
@@ -196,12 +197,20 @@ int tell(const std::exception& error) {
   return is_usage ? 2 : 1;
 }
 
+/// The cores of this machine are shared out among its ranks, unless OMP_NUM_THREADS says otherwise.
+void share_cores(const ProcessGroup& group) {
+  if (!group.is_distributed() || std::getenv("OMP_NUM_THREADS") != nullptr) return;
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  omp_set_num_threads(std::clamp(cores / group.local_size(), 1, omp_get_max_threads()));
+}
+
 /// Joins the other ranks, runs, and leaves them in good order or, when this rank or another has
 /// failed, at once. Returns the exit code.
 int run_in_group(const Arguments& arguments) {
   const std::unique_ptr<ProcessGroup> group = join_process_group();
   // mpirun gives its ranks a terminal of their own, whatever its output goes to.
   init_log({.rank = group->rank(), .ranks = group->size(), .live = !group->is_distributed()});
+  share_cores(*group);
   int code = 0;
   try {
     try {

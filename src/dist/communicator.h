@@ -15,6 +15,12 @@ namespace sigtrain {
 /// An exchange that was started; later ones have larger numbers. 0: one that is over.
 using Ticket = int64_t;
 
+/// What exchanges took, in seconds: their own time, waiting for slower ranks included, and the time
+/// that the backend's work waited for them. What it did not wait for was hidden behind that work.
+struct ExchangeTimes {
+  double exchanging = 0.0, waited = 0.0;
+};
+
 /// Tensors are f32, or f64 where that is the backend's accumulate_dtype; all_gather and broadcast
 /// take any dtype. An exchange starts when all work given to the backend before it is done. Until
 /// wait() for its ticket, the backend may not touch its tensor.
@@ -39,6 +45,11 @@ class Communicator {
   /// All work given to the backend from now on finds this exchange, and those before it, done.
   virtual void wait(Ticket ticket) = 0;
 
+  /// Takes the time of what comes until measured() is called, outside of captured work.
+  virtual void measure() = 0;
+  /// Waits for the exchanges that were measured.
+  virtual ExchangeTimes measured() = 0;
+
  protected:
   explicit Communicator(ProcessGroup& group) : group_(group) {}
   ProcessGroup& group_;
@@ -53,6 +64,8 @@ class LocalCommunicator final : public Communicator {
   Ticket all_gather(const Tensor&) override { return 0; }
   Ticket broadcast(const Tensor&) override { return 0; }
   void wait(Ticket) override {}
+  void measure() override {}
+  ExchangeTimes measured() override { return {}; }
 };
 
 /// MPI for memory of the host, NCCL for that of GPUs; both must outlive it. Throws UsageError where

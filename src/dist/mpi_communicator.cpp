@@ -1,7 +1,10 @@
 #include "dist/mpi_communicator.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace sigtrain {
 namespace {
@@ -29,6 +32,12 @@ void cut(int64_t count, int ranks, std::vector<int>& counts, std::vector<int>& s
     starts[static_cast<size_t>(rank)] = count_of(begin);
     begin += part;
   }
+}
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
 constexpr const char* kWhat = "an exchange between the ranks";
@@ -70,7 +79,7 @@ void MpiCommunicator::collect_parts(const Tensor& x, const std::vector<int>& cou
 Ticket MpiCommunicator::all_reduce(const Tensor& x) {
   // Every element is summed on one rank: then all have the same bits, and the same as with
   // reduce_scatter.
-  return last_ = mpi_.submit([this, x] {
+  return submit([this, x] {
     std::vector<int> counts, starts;
     cut(x.numel(), mpi_.size(), counts, starts);
     sum_own_part(x, counts, starts);
@@ -79,7 +88,7 @@ Ticket MpiCommunicator::all_reduce(const Tensor& x) {
 }
 
 Ticket MpiCommunicator::reduce_scatter(const Tensor& x) {
-  return last_ = mpi_.submit([this, x] {
+  return submit([this, x] {
     std::vector<int> counts, starts;
     cut(x.numel(), mpi_.size(), counts, starts);
     sum_own_part(x, counts, starts);
@@ -87,7 +96,7 @@ Ticket MpiCommunicator::reduce_scatter(const Tensor& x) {
 }
 
 Ticket MpiCommunicator::all_gather(const Tensor& x) {
-  return last_ = mpi_.submit([this, x] {
+  return submit([this, x] {
     std::vector<int> counts, starts;
     cut(x.numel(), mpi_.size(), counts, starts);
     collect_parts(x, counts, starts);
@@ -95,7 +104,7 @@ Ticket MpiCommunicator::all_gather(const Tensor& x) {
 }
 
 Ticket MpiCommunicator::broadcast(const Tensor& x) {
-  return last_ = mpi_.submit([this, x] {
+  return submit([this, x] {
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Ibcast(x.data, count_of(static_cast<int64_t>(x.bytes())), MPI_BYTE, 0,
                          MPI_COMM_WORLD, &request),
@@ -104,6 +113,25 @@ Ticket MpiCommunicator::broadcast(const Tensor& x) {
   });
 }
 
-void MpiCommunicator::wait(Ticket ticket) { mpi_.wait(ticket); }
+Ticket MpiCommunicator::submit(std::function<void()> exchange) {
+  return last_ = mpi_.submit([this, exchange = std::move(exchange)] {
+    const auto begin = Clock::now();
+    exchange();
+    exchanging_ += seconds_since(begin);
+  });
+}
+
+void MpiCommunicator::wait(Ticket ticket) {
+  const auto begin = Clock::now();
+  mpi_.wait(ticket);
+  waited_ += seconds_since(begin);
+}
+
+void MpiCommunicator::measure() { measured(); }
+
+ExchangeTimes MpiCommunicator::measured() {
+  mpi_.wait(last_);
+  return {std::exchange(exchanging_, 0.0), std::exchange(waited_, 0.0)};
+}
 
 }  // namespace sigtrain

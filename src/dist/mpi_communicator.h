@@ -17,8 +17,12 @@ class MpiCommunicator final : public Communicator {
   Ticket all_gather(const Tensor& x) override;
   Ticket broadcast(const Tensor& x) override;
   void wait(Ticket ticket) override;
+  void measure() override;
+  ExchangeTimes measured() override;
 
  private:
+  /// Has the group's thread run `exchange`, and takes its time.
+  Ticket submit(std::function<void()> exchange);
   // For the group's thread.
   void sum_own_part(const Tensor& x, const std::vector<int>& counts,
                     const std::vector<int>& starts);
@@ -27,6 +31,8 @@ class MpiCommunicator final : public Communicator {
 
   MpiGroup& mpi_;
   Ticket last_ = 0;
+  double exchanging_ = 0.0;  // the group's thread's; read between jobs
+  double waited_ = 0.0;
   std::vector<std::byte> sums_;  // of this rank's part
 };
 

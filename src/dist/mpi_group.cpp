@@ -7,7 +7,7 @@ namespace sigtrain {
 namespace {
 
 // Waiting: first at full attention, then giving the core away, then sleeping in between.
-constexpr int kSpins = 200, kYields = 2000;
+constexpr int kSpins = 100, kYields = 200;
 constexpr auto kNap = std::chrono::microseconds(50);
 
 std::string broadcast_at_start(const std::string& text) {
@@ -44,15 +44,14 @@ MpiGroup::MpiGroup(const Launch& launch) {
         "this program was built with",
         launch.launcher, launch.ranks, size_);
   }
-  local_rank_ = launch.local_rank;
-  if (local_rank_ < 0) {
-    MPI_Comm local = MPI_COMM_NULL;
-    check_mpi(
-        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local),
-        "finding the ranks of this machine");
-    MPI_Comm_rank(local, &local_rank_);
-    MPI_Comm_free(&local);
-  }
+  MPI_Comm local = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local),
+            "finding the ranks of this machine");
+  MPI_Comm_rank(local, &local_rank_);
+  MPI_Comm_size(local, &local_size_);
+  MPI_Comm_free(&local);
+  // The launcher's number where it tells one: it is what the GPUs it hands out go by.
+  if (launch.local_rank >= 0) local_rank_ = launch.local_rank;
   watchdog_ = std::make_unique<Watchdog>(rank_, size_, broadcast_at_start);
   thread_ = std::thread([this] { work(); });
 }

@@ -83,6 +83,7 @@ NcclCommunicator::~NcclCommunicator() {
   }
   for (const auto& [ticket, event] : under_way_) cudaEventDestroy(event);
   for (cudaEvent_t event : free_events_) cudaEventDestroy(event);
+  for (cudaEvent_t event : free_marks_) cudaEventDestroy(event);
   cudaEventDestroy(computed_);
   cudaStreamDestroy(stream_);
 }
@@ -107,7 +108,9 @@ Ticket NcclCommunicator::start(const char* what, Call call) {
   }
   check_cuda(cudaEventRecord(computed_, compute_), what);
   check_cuda(cudaStreamWaitEvent(stream_, computed_, 0), what);
+  const cudaEvent_t begin = mark(stream_);
   check_nccl(call(), what);
+  if (begin) exchanging_.push_back({begin, mark(stream_)});
   cudaEvent_t exchanged = nullptr;
   if (free_events_.empty()) {
     check_cuda(cudaEventCreateWithFlags(&exchanged, cudaEventDisableTiming), what);
@@ -157,7 +160,44 @@ void NcclCommunicator::wait(Ticket ticket) {
     free_events_.push_back(last);
     under_way_.pop_front();
   }
-  if (last) check_cuda(cudaStreamWaitEvent(compute_, last, 0), "waiting for an exchange");
+  if (!last) return;
+  const cudaEvent_t begin = mark(compute_);
+  check_cuda(cudaStreamWaitEvent(compute_, last, 0), "waiting for an exchange");
+  if (begin) waited_.push_back({begin, mark(compute_)});
+}
+
+cudaEvent_t NcclCommunicator::mark(cudaStream_t stream) {
+  if (!is_measuring_) return nullptr;
+  cudaEvent_t event = nullptr;
+  if (free_marks_.empty()) {
+    check_cuda(cudaEventCreate(&event), "creating an event");
+  } else {
+    event = free_marks_.back();
+    free_marks_.pop_back();
+  }
+  check_cuda(cudaEventRecord(event, stream), "taking the time");
+  return event;
+}
+
+double NcclCommunicator::take(std::vector<Interval>& intervals) {
+  double seconds = 0.0;
+  for (const auto& [begin, end] : intervals) {
+    float milliseconds = 0.0f;
+    check_cuda(cudaEventSynchronize(end), "taking the time");
+    check_cuda(cudaEventElapsedTime(&milliseconds, begin, end), "taking the time");
+    seconds += 1e-3 * milliseconds;
+    free_marks_.insert(free_marks_.end(), {begin, end});
+  }
+  intervals.clear();
+  return seconds;
+}
+
+void NcclCommunicator::measure() { is_measuring_ = true; }
+
+ExchangeTimes NcclCommunicator::measured() {
+  is_measuring_ = false;
+  const double exchanging = take(exchanging_);
+  return {exchanging, take(waited_)};
 }
 
 }  // namespace sigtrain

@@ -26,8 +26,18 @@ class NcclCommunicator final : public Communicator {
   Ticket all_gather(const Tensor& x) override;
   Ticket broadcast(const Tensor& x) override;
   void wait(Ticket ticket) override;
+  void measure() override;
+  ExchangeTimes measured() override;
 
  private:
+  /// Two moments of one stream.
+  struct Interval {
+    cudaEvent_t begin, end;
+  };
+  /// Marks the moment, if times are taken; null otherwise.
+  cudaEvent_t mark(cudaStream_t stream);
+  double take(std::vector<Interval>& intervals);
+
   /// Starts `call` on the exchanges' stream behind the backend's work so far.
   template <typename Call>
   Ticket start(const char* what, Call call);
@@ -43,6 +53,9 @@ class NcclCommunicator final : public Communicator {
   Ticket started_ = 0;
   std::deque<std::pair<Ticket, cudaEvent_t>> under_way_;
   std::vector<cudaEvent_t> free_events_;
+  bool is_measuring_ = false;
+  std::vector<Interval> exchanging_, waited_;
+  std::vector<cudaEvent_t> free_marks_;  // events that tell their time
 };
 
 }  // namespace sigtrain

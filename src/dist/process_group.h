@@ -37,6 +37,8 @@ class ProcessGroup {
   virtual int size() const = 0;
   /// Index among the ranks of this machine: it chooses the GPU.
   virtual int local_rank() const = 0;
+  /// Ranks of this machine.
+  virtual int local_size() const = 0;
   /// False for a process that was started alone.
   virtual bool is_distributed() const = 0;
   bool is_root() const { return rank() == 0; }
@@ -68,6 +70,7 @@ class SingleProcess final : public ProcessGroup {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
+  int local_size() const override { return 1; }
   bool is_distributed() const override { return false; }
   std::vector<std::string> gather(const std::string& text) override { return {text}; }
   void check() override {}

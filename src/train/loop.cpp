@@ -187,6 +187,8 @@ class TrainingRun {
       }
       graph_->replay();
     } else {
+      measures_exchange_ = is_logged && group_.size() > 1;
+      if (measures_exchange_) ranks_.communicator().measure();
       compute_step(with_diagnostics);
     }
     has_stepped_ = true;
@@ -266,6 +268,15 @@ class TrainingRun {
     const double tflops = units_per_second * plan_.flops_per_unit * 1e-12 / group_.size();
     line.add("tflops", tflops);
     if (config_.log.peak_tflops > 0.0) line.add("mfu", tflops / config_.log.peak_tflops);
+    if (measures_exchange_) {
+      // Means over the ranks, of this step.
+      const ExchangeTimes own = ranks_.communicator().measured();
+      double times[2] = {own.exchanging, own.waited};
+      group_.sum(times);
+      line.add("exchange_seconds", times[0] / group_.size());
+      line.add("exchange_waited_seconds", times[1] / group_.size());
+      measures_exchange_ = false;
+    }
     line.add("seconds", total_seconds());
     line.add(fmt::format("{}s", task_.unit()), progress_.step * task_.units_per_step());
     line.add("skipped_steps", report_.skipped_steps);
@@ -352,6 +363,7 @@ class TrainingRun {
   std::optional<int64_t> saved_step_;
   bool uses_graph_;
   bool has_stepped_ = false;  // in this process
+  bool measures_exchange_ = false;
   std::unique_ptr<CapturedWork> graph_;
   int64_t graph_targets_ = 0;
   Stopwatch clock_;

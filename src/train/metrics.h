@@ -19,7 +19,8 @@ using MetricValue = std::variant<int64_t, double, std::vector<double>>;
 
 /// What is known after one step or one evaluation. The usual names of the values are `loss`, `lr`,
 /// `grad_norm`, `tokens` (seen so far; of other tasks `images`), `tokens_per_second`, `tflops`,
-/// `mfu` and `seconds` (since the run began); by layer `attention_out_rms`, `attention_branch_rms`,
+/// `mfu` and `seconds` (since the run began); among several ranks `exchange_seconds` and
+/// `exchange_waited_seconds` (ExchangeTimes); by layer `attention_out_rms`, `attention_branch_rms`,
 /// `attention_row_sum`, `layer_grad_norm`.
 struct MetricsRecord {
   int64_t step = 0;
