@@ -26,9 +26,9 @@ struct ProgramResult {
   std::string output;  // both streams
 };
 
-/// trainer ARGUMENTS, through the shell.
-inline ProgramResult run_trainer(const std::string& arguments) {
-  const std::string command = SIGTRAIN_BINARY_DIR "/trainer " + arguments + " 2>&1";
+/// A command, through the shell.
+inline ProgramResult run_command(const std::string& text) {
+  const std::string command = text + " 2>&1";
   std::FILE* pipe = ::popen(command.c_str(), "r");
   if (pipe == nullptr) throw std::runtime_error("cannot run " + command);
   ProgramResult result;
@@ -38,6 +38,18 @@ inline ProgramResult run_trainer(const std::string& arguments) {
   const int status = ::pclose(pipe);
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   return result;
+}
+
+/// trainer ARGUMENTS.
+inline ProgramResult run_trainer(const std::string& arguments) {
+  return run_command(SIGTRAIN_BINARY_DIR "/trainer " + arguments);
+}
+
+/// mpirun -np RANKS trainer ARGUMENTS.
+inline ProgramResult run_ranks(int ranks, const std::string& arguments) {
+  return run_command("OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " SIGTRAIN_MPIEXEC
+                     " -np " +
+                     std::to_string(ranks) + " " SIGTRAIN_BINARY_DIR "/trainer " + arguments);
 }
 
 /// The records of one split in RUN/metrics.jsonl, by step.
