@@ -24,7 +24,7 @@ install_packages() {
 }
 
 build_packages=(g++ cmake ninja-build ccache libyaml-cpp-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev
-  libopenblas-dev libsentencepiece-dev libjpeg-dev libpng-dev)
+  libopenblas-dev libsentencepiece-dev libjpeg-dev libpng-dev libopenmpi-dev openmpi-bin)
 
 # build TARGET...: configures build/ once and brings the targets up to date (all of them if none is named).
 build() {

@@ -19,7 +19,7 @@ install_packages "${build_packages[@]}" libgtest-dev libgmock-dev clang-format-1
 say "Checking the format"
 # Releases of clang-format differ in what they write: this one is packaged for Debian 12 and Ubuntu 24.04 alike.
 git -c safe.directory='*' ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror || fail "unformatted code: run clang-format-14 -i on the files above"
-shellcheck --severity=warning --external-sources scripts/*.sh .ci/run || fail "shellcheck found problems in the scripts above"
+shellcheck --severity=warning --external-sources scripts/*.sh scripts/*.sbatch .ci/run || fail "shellcheck found problems in the scripts above"
 
 say "Building"
 build
