@@ -147,13 +147,13 @@ void run(const Arguments& arguments, ProcessGroup& group) {
     return;
   }
   const std::filesystem::path folder = run_dir(config.run);
+  together(group, [&] { task->open_data(); });
+  check_same_everywhere(group, {{"data like", task->data_state(0).dump()}});
+  // One rank reads checkpoints and writes files: the others need not see its disk.
   std::optional<CheckpointReader> checkpoint;
   together(group, [&] {
-    // One rank reads checkpoints and writes files: the others need not see its disk.
     if (group.is_root()) checkpoint = find_checkpoint(arguments, folder);
-    task->open_data();
   });
-  check_same_everywhere(group, {{"data like", task->data_state(0).dump()}});
   const bool has_checkpoint = group.broadcast(checkpoint ? "yes" : "") == "yes";
   const std::unique_ptr<Communicator> communicator = make_communicator(group, *ops);
   if (arguments.eval_only) {

@@ -35,6 +35,22 @@ class Stopwatch {
   Clock::time_point start_ = Clock::now();
 };
 
+/// Does `work`, and tells the other ranks what it throws, while the memory that is exchanged is
+/// still there: they may be waiting for this rank, and its exchanges for them.
+template <typename Work>
+void telling_others(ProcessGroup& group, const Work& work) {
+  try {
+    work();
+  } catch (const RankFailure&) {
+    throw;
+  } catch (const AgreedFailure&) {
+    throw;
+  } catch (const std::exception& error) {
+    group.fail(error.what());
+    throw;
+  }
+}
+
 /// The memory of a run, allocated once.
 struct RunMemory {
   RunMemory(const Config& config, Task& task, Ops& ops, Communicator& communicator,
@@ -381,18 +397,10 @@ void train(const Config& config, Task& task, Ops& ops, Communicator& communicato
   std::optional<TrainingRun> run;
   together(communicator.group(),
            [&] { run.emplace(config, task, ops, communicator, plan, options); });
-  try {
+  telling_others(communicator.group(), [&] {
     run->begin(options);
     run->run();
-  } catch (const RankFailure&) {
-    throw;
-  } catch (const AgreedFailure&) {
-    throw;
-  } catch (const std::exception& error) {
-    // Before the run's memory goes: the others may be waiting for this rank, and it for them.
-    communicator.group().fail(error.what());
-    throw;
-  }
+  });
 }
 
 void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, Communicator& communicator,
@@ -417,8 +425,10 @@ void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, Communicato
                  checkpoint->path().string(), average ? " (averaged weights)" : "", loss.loss, more,
                  loss.accuracy, loss.targets);
   };
-  evaluate(false);
-  if (config.optimizer.ema_decay > 0.0) evaluate(true);
+  telling_others(group, [&] {
+    evaluate(false);
+    if (config.optimizer.ema_decay > 0.0) evaluate(true);
+  });
 }
 
 }  // namespace sigtrain

@@ -19,7 +19,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr WatchdogOptions kQuick{.heartbeat = 0.1, .silence = 2.0, .grace = 1.0, .connect = 20.0};
+constexpr WatchdogOptions kQuick{.heartbeat = 0.1, .silence = 3.0, .grace = 1.0, .connect = 20.0};
 constexpr int kEndedWell = 10, kKnewOfFailure = 11;
 
 void pause_for(double seconds) {
@@ -35,9 +35,10 @@ class WatchdogTest : public testing::Test {
     }
   }
 
-  /// Starts `count` ranks that do `work`; its result is their exit code.
+  /// Starts `count` ranks that do `work` once all are connected; its result is their exit code.
   void start(int count, const std::function<int(int rank, Watchdog&)>& work) {
-    int pipes[8][2];
+    int pipes[8][2], connected[2];
+    ASSERT_EQ(::pipe(connected), 0);
     for (int rank = 0; rank < count; ++rank) ASSERT_EQ(::pipe(pipes[rank]), 0);
     for (int rank = 0; rank < count; ++rank) {
       const pid_t id = ::fork();
@@ -60,6 +61,7 @@ class WatchdogTest : public testing::Test {
       int code = 1;
       {
         Watchdog watchdog(rank, count, broadcast, kQuick);
+        if (::write(connected[1], "x", 1) != 1) ::_exit(1);
         code = work(rank, watchdog);
         // As a program does that ends because of a failure: without good order.
         if (code != kEndedWell) ::_exit(code);
@@ -71,6 +73,12 @@ class WatchdogTest : public testing::Test {
       ::close(pipes[rank][0]);
       ::close(pipes[rank][1]);
     }
+    ::close(connected[1]);
+    for (int rank = 0; rank < count; ++rank) {
+      char byte = 0;
+      EXPECT_EQ(::read(connected[0], &byte, 1), 1) << "a rank did not connect";
+    }
+    ::close(connected[0]);
   }
 
   void send(int rank, int signal) { ::kill(ranks_[static_cast<size_t>(rank)], signal); }
@@ -153,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(OfThree, WatchdogOfFailed, testing::Values(0, 1));
 
 TEST_F(WatchdogTest, ARankThatGivesNoSignOfLifeIsLost) {
   start(3, [](int rank, Watchdog& watchdog) {
-    return look_for_failure(watchdog, "rank 1 has given no sign of life for 2 seconds");
+    return look_for_failure(watchdog, "rank 1 has given no sign of life for 3 seconds");
   });
   pause_for(0.3);
   send(1, SIGSTOP);
@@ -174,7 +182,7 @@ TEST_F(WatchdogTest, AStoppedRunGoesOn) {
   start(2, [](int, Watchdog& watchdog) { return look_for_failure(watchdog, "", 1.0); });
   pause_for(0.3);
   for (const int rank : {0, 1}) send(rank, SIGSTOP);
-  pause_for(2.5);  // longer than silence is taken for death
+  pause_for(3.5);  // longer than silence is taken for death
   for (const int rank : {0, 1}) send(rank, SIGCONT);
   for (const int rank : {0, 1}) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
 }
