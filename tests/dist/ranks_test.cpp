@@ -291,6 +291,29 @@ TEST_F(Ranks, WithAnotherConfigProgramOrVocabularyAreRefused) {
           "train.global_batch, 8, is not a multiple of train.micro_batch, 2, times 3 ranks");
 }
 
+TEST_F(Ranks, ALauncherOfAnotherMpiIsRefused) {
+  Process process({trainer(), "--config", "small.yaml", "--device", "cpu"}, folder(),
+                  {{"PMI_RANK", "0"}, {"PMI_SIZE", "2"}, {"OMPI_ALLOW_RUN_AS_ROOT", "1"}});
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.exit_code, 2) << result.output();
+  EXPECT_THAT(result.err, HasSubstr("started 2 processes, but MPI knows of 1"));
+}
+
+TEST_F(SmallRun, WithoutMpiSaysWhatToInstall) {
+  if (!std::string(SIGTRAIN_MPIEXEC).empty()) GTEST_SKIP() << "this build has MPI";
+  const auto launched = [&](const std::string& ranks) {
+    return Process({(fs::path(SIGTRAIN_BINARY_DIR) / "trainer").string(), "--config", "small.yaml",
+                    "--device", "cpu"},
+                   folder(), {{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", ranks}})
+        .wait();
+  };
+  const ProcessResult two = launched("2");
+  EXPECT_EQ(two.exit_code, 2) << two.output();
+  EXPECT_THAT(two.err, AllOf(HasSubstr("Open MPI's mpirun started 2 processes"),
+                             HasSubstr("this build has no MPI")));
+  EXPECT_EQ(launched("1").exit_code, 0);
+}
+
 TEST_F(Ranks, WhatIsWrongOnAllIsToldOnce) {
   const ProcessResult result = run_ranks(4, {"--set", "train.step=3"});
   EXPECT_EQ(result.exit_code, 2);
