@@ -13,7 +13,8 @@
 namespace sigtrain {
 namespace {
 
-std::string text_of(const std::vector<std::string>& values) {
+template <typename Value>
+std::string text_of(const std::vector<Value>& values) {
   return fmt::format("[{}]", fmt::join(values, ", "));
 }
 template <typename Value>
