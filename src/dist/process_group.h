@@ -60,7 +60,7 @@ class ProcessGroup {
 
   /// `stop` is called, on another thread, when a rank has failed: it frees whoever waits for it.
   /// `probe` is called a few times a second and says what is wrong with this rank, or nothing.
-  /// Empty functions take them back.
+  /// Empty functions take them back: then none of them runs any more.
   virtual void watch(std::function<void()> stop, std::function<std::string()> probe) = 0;
 };
 

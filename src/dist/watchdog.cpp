@@ -243,7 +243,7 @@ void Watchdog::check() const {
 void Watchdog::report(const std::string& reason) {
   std::unique_lock lock(mutex_);
   if (ranks_ == 1 || failure_) return;
-  own_failure_ = reason.substr(0, kLongestText);
+  own_failure_ = reason;
   wake();
   told_.wait_for(lock, std::chrono::duration<double>(kTellingTime), [this] { return is_told_; });
 }
@@ -257,17 +257,23 @@ void Watchdog::leave() {
 }
 
 void Watchdog::watch(std::function<void()> stop, std::function<std::string()> probe) {
-  const std::lock_guard lock(mutex_);
-  stop_ = std::move(stop);
-  probe_ = std::move(probe);
+  std::thread stopper;
+  {
+    const std::scoped_lock lock(probing_, mutex_);
+    stop_ = std::move(stop);
+    probe_ = std::move(probe);
+    stopper.swap(stopper_);
+  }
+  if (stopper.joinable()) stopper.join();
 }
 
 void Watchdog::send(Peer& peer, int kind, int rank, const std::string& text) {
   if (peer.socket < 0) return;
-  const Header header{peer.token, kind, rank, static_cast<uint32_t>(text.size())};
+  const size_t length = std::min(text.size(), kLongestText);
+  const Header header{peer.token, kind, rank, static_cast<uint32_t>(length)};
   std::string bytes(reinterpret_cast<const char*>(&header), sizeof(header));
   // A connection that cannot be written to will be found broken by reading from it.
-  send_bytes(peer.socket, bytes += text);
+  send_bytes(peer.socket, bytes.append(text, 0, length));
 }
 
 void Watchdog::send_all(int kind, int rank, const std::string& text) {
@@ -333,6 +339,7 @@ void Watchdog::check_silence(Seconds now) {
 }
 
 void Watchdog::check_probe(Seconds now) {
+  const std::lock_guard probing(probing_);
   std::function<std::string()> probe;
   {
     const std::lock_guard lock(mutex_);

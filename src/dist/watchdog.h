@@ -74,6 +74,7 @@ class Watchdog {
   std::thread thread_, stopper_;
 
   std::atomic<bool> has_failed_{false};
+  std::mutex probing_;  // held while the probe runs; taken before mutex_
   mutable std::mutex mutex_;
   std::condition_variable told_;
   std::optional<Failure> failure_;          // the first that was heard of; then it stays

@@ -211,6 +211,35 @@ TEST_F(WatchdogTest, StopsWhatWaitsForTheFailedRank) {
   EXPECT_EQ(end_of(0), kKnewOfFailure);
 }
 
+TEST_F(WatchdogTest, WhatIsTakenBackRunsNoMore) {
+  start(2, [](int rank, Watchdog& watchdog) {
+    if (rank == 1) {
+      pause_for(1.0);
+      ::raise(SIGKILL);
+    }
+    // Either may use what the caller destroys next.
+    std::atomic<bool> has_begun{false}, has_ended{false};
+    const auto work = [&] {
+      has_begun = true;
+      pause_for(0.3);
+      has_ended = true;
+    };
+    watchdog.watch({}, [&] {
+      work();
+      return std::string();
+    });
+    while (!has_begun) pause_for(0.01);
+    watchdog.watch({}, {});
+    if (!has_ended) return 13;
+    has_begun = has_ended = false;
+    watchdog.watch(work, {});
+    while (!has_begun) pause_for(0.01);
+    watchdog.watch({}, {});
+    return has_ended ? kKnewOfFailure : 14;
+  });
+  EXPECT_EQ(end_of(0), kKnewOfFailure);
+}
+
 TEST_F(WatchdogTest, WhatAProbeFindsIsThisRanksFailure) {
   start(2, [](int rank, Watchdog& watchdog) {
     if (rank == 1) watchdog.watch({}, [] { return std::string("a cable is loose"); });
