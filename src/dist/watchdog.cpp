@@ -242,7 +242,7 @@ void Watchdog::check() const {
 
 void Watchdog::report(const std::string& reason) {
   std::unique_lock lock(mutex_);
-  if (ranks_ == 1 || failure_) return;
+  if (ranks_ == 1 || has_failed_) return;
   own_failure_ = reason;
   wake();
   told_.wait_for(lock, std::chrono::duration<double>(kTellingTime), [this] { return is_told_; });
@@ -286,12 +286,14 @@ void Watchdog::note_failure(int rank, const std::string& reason) {
     if (failure_) return;
     failure_ = Failure{rank, reason};
     failed_at_ = now_seconds();
-    // Before anything is stopped: whoever finds it stopped then finds the failure.
-    has_failed_.store(true, std::memory_order_release);
-    if (stop_) stopper_ = std::thread(stop_);
   }
-  // Rank 0 tells everyone, the failed rank too: then that one knows that it has been heard.
+  // Rank 0 tells everyone, the failed rank too: then that one knows that it has been heard. Before
+  // the program here finds the failure: it may end at once.
   if (rank_ == 0) send_all(failed, rank, reason);
+  const std::lock_guard lock(mutex_);
+  // Before anything is stopped: whoever finds it stopped then finds the failure.
+  has_failed_.store(true, std::memory_order_release);
+  if (stop_) stopper_ = std::thread(stop_);
 }
 
 void Watchdog::handle(Peer& peer, int kind, int rank, const std::string& text) {

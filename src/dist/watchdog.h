@@ -73,8 +73,8 @@ class Watchdog {
   std::vector<Peer> peers_;  // rank 0: all others; others: rank 0. The thread's, once it runs
   std::thread thread_, stopper_;
 
-  std::atomic<bool> has_failed_{false};
-  std::mutex probing_;  // held while the probe runs; taken before mutex_
+  std::atomic<bool> has_failed_{false};  // and rank 0 has told the others
+  std::mutex probing_;                   // held while the probe runs; taken before mutex_
   mutable std::mutex mutex_;
   std::condition_variable told_;
   std::optional<Failure> failure_;          // the first that was heard of; then it stays

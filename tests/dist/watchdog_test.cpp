@@ -159,6 +159,24 @@ TEST_P(WatchdogOfFailed, TellsWhy) {
 
 INSTANTIATE_TEST_SUITE_P(OfThree, WatchdogOfFailed, testing::Values(0, 1));
 
+TEST_F(WatchdogTest, RankZeroTellsBeforeItEnds) {
+  constexpr int kRanks = 8;
+  start(kRanks, [&](int rank, Watchdog& watchdog) {
+    if (rank == 1) {
+      watchdog.report("the disk is full");
+      return 1;
+    }
+    if (rank > 0) return look_for_failure(watchdog, "rank 1 failed: the disk is full");
+    try {
+      while (true) watchdog.check();
+    } catch (const RankFailure&) {
+      return kKnewOfFailure;  // at once
+    }
+  });
+  for (int rank = 0; rank < kRanks; ++rank)
+    EXPECT_EQ(end_of(rank), rank == 1 ? 1 : kKnewOfFailure) << rank;
+}
+
 TEST_F(WatchdogTest, ARankThatGivesNoSignOfLifeIsLost) {
   start(3, [](int rank, Watchdog& watchdog) {
     return look_for_failure(watchdog, "rank 1 has given no sign of life for 3 seconds");
