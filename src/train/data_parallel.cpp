@@ -1,10 +1,14 @@
 #include "train/data_parallel.h"
 
+#include <algorithm>
+
 namespace sigtrain {
 
 Sharding sharding_of(const Config& config, int rank, int ranks, DType gradients) {
-  return {rank, ranks, config.train.bucket_bytes / static_cast<int64_t>(size_of(gradients)),
-          config.optimizer.shard};
+  // Not 0, which stands for one bucket.
+  const int64_t elements =
+      std::max(config.train.bucket_bytes / static_cast<int64_t>(size_of(gradients)), int64_t{1});
+  return {rank, ranks, elements, config.optimizer.shard};
 }
 
 DataParallel::DataParallel(Communicator& communicator, ParameterStore& parameters)

@@ -82,6 +82,17 @@ TEST_F(DataParallelTest, BucketsAreExchangedAsSoonAsTheyAreComplete) {
   EXPECT_THAT(recorder_.calls(), IsEmpty()) << "every rank updated all weights";
 }
 
+TEST_F(DataParallelTest, TheSmallestBucketsAreNotOneOfAll) {
+  Config config;
+  config.train.bucket_bytes = 1;
+  config.optimizer.shard = true;
+  const Sharding sharding = sharding_of(config, 1, 2, DType::f32);
+  const ParameterStore store =
+      ParameterStore::planning(table_, ops_, ParameterBuffers{true, true, false, sharding});
+  EXPECT_THAT(store.buckets(),
+              ElementsAre(FlatRange{0, 512}, FlatRange{512, 1024}, FlatRange{1024, 1536}));
+}
+
 TEST_F(DataParallelTest, AModelThatTellsNothingIsExchangedAtTheEnd) {
   make(true);
   recorder_.set_base(store_->gradients());
