@@ -9,15 +9,29 @@
 namespace sigtrain {
 namespace {
 
-MPI_Datatype type_of(DType dtype) {
+MPI_Datatype type_to_add(DType dtype) {
   if (dtype == DType::f32) return MPI_FLOAT;
   if (dtype == DType::f64) return MPI_DOUBLE;
   throw Error("cannot add up tensors of {} between ranks", name_of(dtype));
 }
 
+/// For elements that are passed on as they are.
+MPI_Datatype type_to_pass(DType dtype) {
+  switch (size_of(dtype)) {
+    case 2:
+      return MPI_UINT16_T;
+    case 4:
+      return MPI_UINT32_T;
+    case 8:
+      return MPI_UINT64_T;
+    default:
+      throw Error("cannot exchange tensors of {} between ranks", name_of(dtype));
+  }
+}
+
 int count_of(int64_t count) {
   if (count > std::numeric_limits<int>::max())
-    throw Error("{} elements are too many for one exchange", count);
+    throw Error("{} elements are too many for one exchange: lower train.bucket_bytes", count);
   return static_cast<int>(count);
 }
 
@@ -57,7 +71,7 @@ void MpiCommunicator::sum_own_part(const Tensor& x, const std::vector<int>& coun
   const size_t bytes = static_cast<size_t>(counts[rank]) * size_of(x.dtype);
   sums_.resize(std::max(bytes, sums_.size()));
   MPI_Request request = MPI_REQUEST_NULL;
-  check_mpi(MPI_Ireduce_scatter(x.data, sums_.data(), counts.data(), type_of(x.dtype), MPI_SUM,
+  check_mpi(MPI_Ireduce_scatter(x.data, sums_.data(), counts.data(), type_to_add(x.dtype), MPI_SUM,
                                 MPI_COMM_WORLD, &request),
             kWhat);
   mpi_.complete(request);
@@ -69,7 +83,7 @@ void MpiCommunicator::sum_own_part(const Tensor& x, const std::vector<int>& coun
 void MpiCommunicator::collect_parts(const Tensor& x, const std::vector<int>& counts,
                                     const std::vector<int>& starts) {
   MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Datatype type = x.dtype == DType::i32 ? MPI_INT32_T : type_of(x.dtype);
+  MPI_Datatype type = type_to_pass(x.dtype);
   check_mpi(MPI_Iallgatherv(MPI_IN_PLACE, 0, type, x.data, counts.data(), starts.data(), type,
                             MPI_COMM_WORLD, &request),
             kWhat);
