@@ -16,11 +16,14 @@ std::unique_ptr<Communicator> make_communicator(ProcessGroup& group, Ops& ops) {
 #if defined(SIGTRAIN_HAS_NCCL)
     return std::make_unique<NcclCommunicator>(group, dynamic_cast<CudaOps&>(ops));
 #else
-    if (group.size() == 1) return std::make_unique<LocalCommunicator>(group);
-    throw UsageError(
-        "{} ranks were started on GPUs, but this build has no NCCL: {}; or use "
-        "--device cpu",
-        group.size(), SIGTRAIN_NCCL_MISSING);
+    together(group, [&] {
+      if (group.size() == 1) return;
+      throw UsageError(
+          "{} ranks were started on GPUs, but this build has no NCCL: {}; or use "
+          "--device cpu",
+          group.size(), SIGTRAIN_NCCL_MISSING);
+    });
+    return std::make_unique<LocalCommunicator>(group);
 #endif
   }
 #if defined(SIGTRAIN_HAS_MPI)

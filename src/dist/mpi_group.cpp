@@ -41,7 +41,7 @@ MpiGroup::MpiGroup(const Launch& launch) {
   if (size_ != launch.ranks) {
     throw UsageError(
         "{} started {} processes, but MPI knows of {}: it is another MPI's launcher than the one "
-        "this program was built with",
+        "this program was built with, or srun needs another --mpi (srun --mpi=list)",
         launch.launcher, launch.ranks, size_);
   }
   MPI_Comm local = MPI_COMM_NULL;

@@ -406,9 +406,9 @@ void train(const Config& config, Task& task, Ops& ops, Communicator& communicato
 void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, Communicator& communicator,
                          const MemoryPlan& plan, const CheckpointReader* checkpoint) {
   ProcessGroup& group = communicator.group();
-  if (!task.has_validation())
-    throw UsageError("--eval-only: there is no validation data: list some in data.validation");
   together(group, [&] {
+    if (!task.has_validation())
+      throw UsageError("--eval-only: there is no validation data: list some in data.validation");
     if (!group.is_root()) return;
     check_same_model(*checkpoint, config);
     task.check_data_state(checkpoint->state().data_position);
