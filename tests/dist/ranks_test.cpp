@@ -291,6 +291,28 @@ TEST_F(Ranks, WithAnotherConfigProgramOrVocabularyAreRefused) {
           "train.global_batch, 8, is not a multiple of train.micro_batch, 2, times 3 ranks");
 }
 
+TEST_F(Ranks, ATaskOfOneRankIsRefused) {
+  spill(folder() / "small.yaml", R"(task: image_classification
+run: {name: small}
+model:
+  seq_len: 0
+  vision: {image_size: 8, patch_size: 4, classes: 3}
+  layers: 1
+  width: 16
+  heads: 2
+  attention: {causal: false}
+  position: {kind: learned}
+schedule: {warmup_steps: 2}
+train: {steps: 4, micro_batch: 2, global_batch: 4}
+data: {source: synthetic}
+)");
+  run_ranks_well(1, {"--dry-run"});
+  const ProcessResult result = run_ranks(2, {});
+  EXPECT_EQ(result.exit_code, 2) << result.output();
+  EXPECT_THAT(result.output(), HasSubstr("task: image_classification trains on one rank alone"));
+  EXPECT_FALSE(fs::exists(runs("small"))) << "a run was begun";
+}
+
 TEST_F(Ranks, ALauncherOfAnotherMpiIsRefused) {
   Process process({trainer(), "--config", "small.yaml", "--device", "cpu"}, folder(),
                   {{"PMI_RANK", "0"}, {"PMI_SIZE", "2"}, {"OMPI_ALLOW_RUN_AS_ROOT", "1"}});
