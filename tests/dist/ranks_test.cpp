@@ -337,12 +337,19 @@ TEST_F(SmallRun, WithoutMpiSaysWhatToInstall) {
 }
 
 TEST_F(Ranks, WhatIsWrongOnAllIsToldOnce) {
-  const ProcessResult result = run_ranks(4, {"--set", "train.step=3"});
-  EXPECT_EQ(result.exit_code, 2);
-  const std::string said = result.output(), message = "did you mean 'steps'?";
-  const size_t at = said.find(message);
-  ASSERT_NE(at, std::string::npos) << said;
-  EXPECT_EQ(said.find(message, at + 1), std::string::npos) << said;
+  const auto told_once = [&](const Words& arguments, const std::string& message) {
+    const ProcessResult result = run_ranks(4, arguments);
+    EXPECT_EQ(result.exit_code, 2);
+    const std::string said = result.output();
+    const size_t at = said.find(message);
+    ASSERT_NE(at, std::string::npos) << said;
+    EXPECT_EQ(said.find(message, at + 1), std::string::npos) << said;
+  };
+  told_once({"--set", "train.step=3"}, "did you mean 'steps'?");
+  told_once(kRun + Words{"--eval-only"}, "no checkpoint under");
+  run_ranks_well(4, kRun);
+  told_once(kRun + Words{"--eval-only", "--set", "data.validation=[]", "--set", "eval.every=0"},
+            "no validation data");
 }
 
 TEST_F(Ranks, AllStopAtTheStepInWhichOneIsToldTo) {
