@@ -167,6 +167,47 @@ struct SwigluBackward {
   }
 };
 
+// Rows of x are (value, gate); else as SwigluForward.
+struct GluForward {
+  const bf16* x;
+  bf16* y;
+  uint32_t hidden;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
+    const int64_t value_at = begin + int64_t{row} * hidden, n = end - begin;
+    float value[8], gate[8];
+    load_part(x, value_at, value_at + n, value);
+    load_part(x, value_at + hidden, value_at + hidden + n, gate);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) value[i] *= sigmoid(gate[i]);
+    store_part(y, begin, end, value);
+  }
+};
+
+struct GluBackward {
+  const bf16* x;
+  const bf16* dy;
+  bf16* dx;
+  uint32_t hidden;
+  __device__ void operator()(int64_t begin, int64_t end) const {
+    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
+    const int64_t value_at = begin + int64_t{row} * hidden, gate_at = value_at + hidden;
+    const int64_t n = end - begin;
+    float value[8], gate[8], d[8];
+    load_part(x, value_at, value_at + n, value);
+    load_part(x, gate_at, gate_at + n, gate);
+    load_part(dy, begin, end, d);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float s = sigmoid(gate[i]);
+      gate[i] = d[i] * value[i] * s * (1.0f - s);
+      value[i] = d[i] * s;
+    }
+    store_part(dx, value_at, value_at + n, value);
+    store_part(dx, gate_at, gate_at + n, gate);
+  }
+};
+
 /// uniform_from_bits(bits) >= p without the conversions: the number is the upper 24 bits over 2^24.
 /// Where float(p) is 1 and nothing should be kept, the largest bits are: `never` says so.
 struct AtLeast {
@@ -226,6 +267,17 @@ struct StochasticDepth {
   }
 };
 
+struct LayerDrop {
+  RandomStream random;
+  const uint64_t* step;
+  float threshold;
+  float* scale;
+  __device__ void operator()(int64_t begin, int64_t) const {
+    const Philox block = random.block(0, *step);
+    scale[begin] = uniform_from_bits(block.words[0]) >= threshold ? 1.0f : 0.0f;
+  }
+};
+
 template <typename T>
 struct Fill {
   T* x;
@@ -255,8 +307,8 @@ void fill_with(void* x, int64_t count, uint64_t bits, cudaStream_t stream) {
   launch_parts(aligned16(x), count, stream, Fill<T>{static_cast<T*>(x), static_cast<T>(bits)});
 }
 
-// Rows a launch of the SwiGLU kernels may have: their indices are of 32 bits.
-int64_t swiglu_rows_per_launch(int64_t hidden) {
+// Rows a launch of the gated kernels may have: their indices are of 32 bits.
+int64_t gated_rows_per_launch(int64_t hidden) {
   return std::max<int64_t>(1, (int64_t{1} << 31) / std::max<int64_t>(1, hidden));
 }
 
@@ -303,7 +355,7 @@ void relu2_backward(const bf16* x, bf16* dx, int64_t count, cudaStream_t stream)
 
 void swiglu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {
   const bool aligned = hidden % vector_size == 0 && aligned16(x, y);
-  const int64_t most = swiglu_rows_per_launch(hidden);
+  const int64_t most = gated_rows_per_launch(hidden);
   for (int64_t row = 0; row < rows; row += most) {
     launch_parts(
         aligned, std::min(most, rows - row) * hidden, stream,
@@ -314,11 +366,31 @@ void swiglu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaSt
 void swiglu_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int64_t hidden,
                      cudaStream_t stream) {
   const bool aligned = hidden % vector_size == 0 && aligned16(x, dy, dx);
-  const int64_t most = swiglu_rows_per_launch(hidden);
+  const int64_t most = gated_rows_per_launch(hidden);
   for (int64_t row = 0; row < rows; row += most) {
     launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
                  SwigluBackward{x + row * 2 * hidden, dy + row * hidden, dx + row * 2 * hidden,
                                 static_cast<uint32_t>(hidden)});
+  }
+}
+
+void glu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {
+  const bool aligned = hidden % vector_size == 0 && aligned16(x, y);
+  const int64_t most = gated_rows_per_launch(hidden);
+  for (int64_t row = 0; row < rows; row += most) {
+    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
+                 GluForward{x + row * 2 * hidden, y + row * hidden, static_cast<uint32_t>(hidden)});
+  }
+}
+
+void glu_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int64_t hidden,
+                  cudaStream_t stream) {
+  const bool aligned = hidden % vector_size == 0 && aligned16(x, dy, dx);
+  const int64_t most = gated_rows_per_launch(hidden);
+  for (int64_t row = 0; row < rows; row += most) {
+    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
+                 GluBackward{x + row * 2 * hidden, dy + row * hidden, dx + row * 2 * hidden,
+                             static_cast<uint32_t>(hidden)});
   }
 }
 
@@ -343,6 +415,11 @@ void stochastic_depth(RandomStream random, const uint64_t* step, double p, float
   const AtLeast kept(p);
   const auto kept_scale = static_cast<float>(kept.never ? 0.0 : 1.0 / (1.0 - p));
   launch_parts(false, count, stream, StochasticDepth{random, step, kept, kept_scale, scale});
+}
+
+void layer_drop(RandomStream random, const uint64_t* step, double p, float* scale, int64_t count,
+                cudaStream_t stream) {
+  launch_parts(false, count, stream, LayerDrop{random, step, static_cast<float>(p), scale});
 }
 
 }  // namespace sigtrain::kernels

@@ -33,6 +33,13 @@ void swiglu_forward(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t rows, int6
 void swiglu_backward(const __nv_bfloat16* x, const __nv_bfloat16* dy, __nv_bfloat16* dx,
                      int64_t rows, int64_t hidden, cudaStream_t stream);
 
+/// y [rows, hidden] = value sigmoid(gate), rows of x [rows, 2 hidden] being (value, gate) (Dauphin
+/// et al. 2017).
+void glu_forward(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t rows, int64_t hidden,
+                 cudaStream_t stream);
+void glu_backward(const __nv_bfloat16* x, const __nv_bfloat16* dy, __nv_bfloat16* dx, int64_t rows,
+                  int64_t hidden, cudaStream_t stream);
+
 /// *value = step, in stream order.
 void set_random_step(uint64_t* value, uint64_t step, cudaStream_t stream);
 /// ++*value, in stream order.
@@ -44,5 +51,8 @@ void dropout(RandomStream random, const uint64_t* step, double p, const __nv_bfl
 /// scale[b] = uniform >= p ? 1 / (1 - p) : 0, from word 0 of block b.
 void stochastic_depth(RandomStream random, const uint64_t* step, double p, float* scale,
                       int64_t count, cudaStream_t stream);
+/// scale[b] = uniform >= p ? 1 : 0 for all b alike, from word 0 of block 0.
+void layer_drop(RandomStream random, const uint64_t* step, double p, float* scale, int64_t count,
+                cudaStream_t stream);
 
 }  // namespace sigtrain::kernels

@@ -5,7 +5,7 @@
 
 namespace sigtrain::kernels {
 
-enum class FaultKind : int32_t { none, token_id, target, label };
+enum class FaultKind : int32_t { none, token_id, target, label, ctc_target };
 
 /// In device memory. The first to find a fault writes it; the kernel goes on without that row.
 struct Fault {

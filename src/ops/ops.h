@@ -106,6 +106,28 @@ enum ClassificationSum : int {
   class_sum_slots
 };
 
+/// Frames of variable length under a strided window, as a convolution over time sees them.
+struct UnfoldDesc {
+  int64_t batch = 0, in_len = 0, out_len = 0, channels = 0;
+  int64_t kernel = 0, stride = 0, padding = 0;
+};
+
+struct CtcDesc {
+  int64_t batch = 0, seq_len = 0, vocab_size = 0;
+  int64_t max_targets = 0;  // columns of the targets
+  int32_t blank = 0;
+  double gradient_scale = 1.0;  // of the summed loss
+};
+
+/// Slots of the sums that ctc_loss adds to.
+enum CtcSum : int {
+  ctc_sum_nll,         // of the counted sequences, in nats
+  ctc_sum_sequences,   // counted
+  ctc_sum_targets,     // of the counted sequences
+  ctc_sum_infeasible,  // sequences with too few frames for their targets, counted here alone
+  ctc_sum_slots
+};
+
 /// Slots of the optimizer's control vector; it lives on the device so that a step never waits for
 /// the host.
 enum ControlSlot : int {
@@ -241,6 +263,22 @@ class Ops {
   virtual void swiglu_forward(const Tensor& x /*[N, 2F]*/, const Tensor& y /*[N, F]*/) = 0;
   virtual void swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx /*[N, 2F]*/) = 0;
 
+  // ---- gated linear unit (Dauphin et al. 2017): y = value * sigmoid(gate), where a row of x is
+  // (value, gate)
+  virtual void glu_forward(const Tensor& x /*[N, 2F]*/, const Tensor& y /*[N, F]*/) = 0;
+  virtual void glu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx /*[N, 2F]*/) = 0;
+
+  // ---- windows of frames, so that a convolution over time is a linear layer on rows of y
+  /// Row (b, t) of y holds frames t stride - padding ... + kernel - 1 of sequence b, one behind the
+  /// other; frames before the first and from lengths[b] on read as 0.
+  virtual void unfold(const UnfoldDesc& desc, const Tensor& x /*f32 [batch, in_len, channels]*/,
+                      const Tensor& lengths /*i32 [batch]*/,
+                      const Tensor& y /*[batch * out_len, kernel * channels]*/) = 0;
+
+  // ---- sinusoids (Vaswani et al. 2017) at any real position, as augmented positions need them
+  /// Row n of x gets (sin, cos)(positions[n] * 10000^(-2i/C)) added, i < C/2 each.
+  virtual void add_sinusoids(const Tensor& positions /*f32 [N]*/, const Tensor& x /*[N, C]*/) = 0;
+
   // ---- residual add and norm: residual_out = residual + branch;  y = norm(residual_out) * weight
   // + bias
   /// Without a branch delta, residual_out is absent and y = norm(residual). residual_out may be
@@ -325,6 +363,19 @@ class Ops {
                                    ,
                                    const Tensor& sums, const Tensor& d_logits) = 0;
   virtual size_t classification_loss_workspace(int64_t rows) const;
+  // ---- connectionist temporal classification (Graves et al. 2006), in log space
+  /// losses[b] = -log p(targets of b | logits of its first frame_lengths[b] frames), infinite where
+  /// the frames are fewer than the targets and the blanks between equal neighbours: such a sequence
+  /// is counted in its own sum and has no gradient. Adds to sums [ctc_sum_slots]. d_logits
+  /// (optional) gets the gradient of the summed losses times desc.gradient_scale, 0 from
+  /// frame_lengths[b] on.
+  virtual void ctc_loss(const CtcDesc& desc, const Tensor& logits /*[batch * seq_len, V]*/,
+                        const Tensor& frame_lengths /*i32 [batch]*/,
+                        const Tensor& targets /*i32 [batch, max_targets], not blank*/,
+                        const Tensor& target_lengths /*i32 [batch]*/,
+                        const Tensor& losses /*[batch]*/, const Tensor& sums,
+                        const Tensor& d_logits) = 0;
+  virtual size_t ctc_loss_workspace(const CtcDesc& desc) const;
 
   // ---- randomness, from Philox at (stream, the step of set_random_step): nothing is kept for
   // backward
@@ -335,6 +386,11 @@ class Ops {
   virtual void stochastic_depth(const RandomStream& stream, double p,
                                 const Tensor& scale /*[batch]*/) = 0;
 
+  /// scale[b] = kept ? 1 : 0, the same for all: a layer stays or goes as a whole (Fan et al. 2020),
+  /// without rescaling; kept as above with block 0, word 0.
+  virtual void layer_drop(const RandomStream& stream, double p,
+                          const Tensor& scale /*[batch]*/) = 0;
+
   // ---- reductions to one number, deterministic
   virtual void root_mean_square(const Tensor& x,
                                 const Tensor& result /*[1], accumulate_dtype*/) = 0;
@@ -342,6 +398,15 @@ class Ops {
   virtual void sum_of_squares(const Tensor& x /*accumulate_dtype*/,
                               const Tensor& result /*[1]*/) = 0;
   virtual size_t reduction_workspace(int64_t numel) const;
+  /// The same over the first lengths[b] rows of each sequence alone: x is [batch * seq_len, C] for
+  /// the one and [batch, heads, seq_len] for the other. 0 where all lengths are 0.
+  virtual void sequence_root_mean_square(const Tensor& x, const Tensor& lengths /*i32 [batch]*/,
+                                         const Tensor& result /*[1]*/) = 0;
+  virtual void sequence_mean(const Tensor& x /*accumulate_dtype*/,
+                             const Tensor& lengths /*i32 [batch]*/,
+                             const Tensor& result /*[1]*/) = 0;
+  /// Of batch sequences for the one, of batch * heads for the other.
+  virtual size_t sequence_reduction_workspace(int64_t sequences) const;
 
   // ---- optimizer over flat ranges of parameters, all of accumulate_dtype
   /// From sums of squares by group: global norm, clip scale (1 if max_norm is 0), finiteness and
@@ -383,6 +448,8 @@ inline size_t Ops::vocab_cross_entropy_workspace(const CrossEntropyDesc&, int64_
   return 0;
 }
 inline size_t Ops::classification_loss_workspace(int64_t) const { return 0; }
+inline size_t Ops::ctc_loss_workspace(const CtcDesc&) const { return 0; }
 inline size_t Ops::reduction_workspace(int64_t) const { return 0; }
+inline size_t Ops::sequence_reduction_workspace(int64_t) const { return 0; }
 
 }  // namespace sigtrain

@@ -223,6 +223,33 @@ void PlanningOps::swiglu_backward(const Tensor& x, const Tensor& dy, const Tenso
   expect(dx, compute_dtype(), x.shape, "swiglu dx");
 }
 
+void PlanningOps::glu_forward(const Tensor& x, const Tensor& y) {
+  expect(x, compute_dtype(), {y.rows(), 2 * y.columns()}, "glu x");
+  expect(y, compute_dtype(), {y.rows(), y.columns()}, "glu y");
+}
+
+void PlanningOps::glu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  glu_forward(x, dy);
+  expect(dx, compute_dtype(), x.shape, "glu dx");
+}
+
+void PlanningOps::unfold(const UnfoldDesc& desc, const Tensor& x, const Tensor& lengths,
+                         const Tensor& y) {
+  if (desc.kernel < 1 || desc.stride < 1 || desc.padding < 0) {
+    throw Error("unfold: a kernel of {}, a stride of {} and a padding of {} are impossible",
+                desc.kernel, desc.stride, desc.padding);
+  }
+  expect(x, DType::f32, {desc.batch, desc.in_len, desc.channels}, "unfold x");
+  expect(lengths, DType::i32, {desc.batch}, "unfold lengths");
+  expect(y, compute_dtype(), {desc.batch * desc.out_len, desc.kernel * desc.channels}, "unfold y");
+}
+
+void PlanningOps::add_sinusoids(const Tensor& positions, const Tensor& x) {
+  if (x.columns() % 2 != 0) throw Error("add_sinusoids: {} columns are not even", x.columns());
+  expect(positions, DType::f32, {x.rows()}, "sinusoid positions");
+  expect(x, compute_dtype(), {x.rows(), x.columns()}, "sinusoid x");
+}
+
 // ---- norms
 
 void PlanningOps::residual_norm_forward(const NormDesc& desc, const Tensor& residual,
@@ -353,6 +380,21 @@ void PlanningOps::vocab_cross_entropy(const CrossEntropyDesc& desc, const Tensor
             static_cast<double>(weight.rows());
 }
 
+void PlanningOps::ctc_loss(const CtcDesc& desc, const Tensor& logits, const Tensor& frame_lengths,
+                           const Tensor& targets, const Tensor& target_lengths,
+                           const Tensor& losses, const Tensor& sums, const Tensor& d_logits) {
+  if (desc.blank < 0 || desc.blank >= desc.vocab_size)
+    throw Error("ctc: the blank {} is not in the vocabulary [0, {})", desc.blank, desc.vocab_size);
+  expect(logits, compute_dtype(), {desc.batch * desc.seq_len, desc.vocab_size}, "ctc logits");
+  expect(frame_lengths, DType::i32, {desc.batch}, "ctc frame_lengths");
+  expect(targets, DType::i32, {desc.batch, desc.max_targets}, "ctc targets");
+  expect(target_lengths, DType::i32, {desc.batch}, "ctc target_lengths");
+  expect(losses, accumulate_dtype(), {desc.batch}, "ctc losses");
+  expect(sums, accumulate_dtype(), {ctc_sum_slots}, "ctc sums");
+  expect_if(d_logits, compute_dtype(), logits.shape, "ctc d_logits");
+  need_workspace(backend_.ctc_loss_workspace(desc));
+}
+
 // ---- randomness, reductions, optimizer
 
 void PlanningOps::classification_loss(double, const Tensor& logits, const Tensor& labels,
@@ -375,6 +417,10 @@ void PlanningOps::stochastic_depth(const RandomStream&, double, const Tensor& sc
   expect(scale, accumulate_dtype(), {scale.numel()}, "stochastic depth scale");
 }
 
+void PlanningOps::layer_drop(const RandomStream&, double, const Tensor& scale) {
+  expect(scale, accumulate_dtype(), {scale.numel()}, "layer drop scale");
+}
+
 void PlanningOps::root_mean_square(const Tensor& x, const Tensor& result) {
   expect(x, compute_dtype(), x.shape, "rms x");
   expect(result, accumulate_dtype(), {1}, "rms result");
@@ -391,6 +437,23 @@ void PlanningOps::sum_of_squares(const Tensor& x, const Tensor& result) {
   expect(x, accumulate_dtype(), x.shape, "sum of squares x");
   expect(result, accumulate_dtype(), {1}, "sum of squares result");
   need_workspace(backend_.reduction_workspace(x.numel()));
+}
+
+void PlanningOps::sequence_root_mean_square(const Tensor& x, const Tensor& lengths,
+                                            const Tensor& result) {
+  expect(x, compute_dtype(), x.shape, "sequence rms x");
+  expect(lengths, DType::i32, {lengths.numel()}, "sequence rms lengths");
+  if (x.rows() % lengths.numel() != 0)
+    throw Error("sequence rms: {} rows are no whole number of {}", x.rows(), lengths.numel());
+  expect(result, accumulate_dtype(), {1}, "sequence rms result");
+  need_workspace(backend_.sequence_reduction_workspace(lengths.numel()));
+}
+
+void PlanningOps::sequence_mean(const Tensor& x, const Tensor& lengths, const Tensor& result) {
+  expect(x, accumulate_dtype(), {lengths.numel(), x.shape[1], x.shape[2]}, "sequence mean x");
+  expect(lengths, DType::i32, {lengths.numel()}, "sequence mean lengths");
+  expect(result, accumulate_dtype(), {1}, "sequence mean result");
+  need_workspace(backend_.sequence_reduction_workspace(x.shape[0] * x.shape[1]));
 }
 
 void PlanningOps::clip_factor(const Tensor& group_sums, double, const Tensor& control) {

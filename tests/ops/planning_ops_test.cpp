@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 
@@ -113,6 +114,24 @@ std::vector<Operation> operations() {
       {"swiglu_backward",
        {{"x", floats({N, 2 * F})}, {"dy", floats({N, F})}, {"dx", floats({N, 2 * F})}},
        [](PlanningOps& ops, const Arguments& a) { ops.swiglu_backward(a["x"], a["dy"], a["dx"]); },
+       {}},
+      {"glu_forward",
+       {{"x", floats({N, 2 * F})}, {"y", floats({N, F})}},
+       [](PlanningOps& ops, const Arguments& a) { ops.glu_forward(a["x"], a["y"]); },
+       {}},
+      {"glu_backward",
+       {{"x", floats({N, 2 * F})}, {"dy", floats({N, F})}, {"dx", floats({N, 2 * F})}},
+       [](PlanningOps& ops, const Arguments& a) { ops.glu_backward(a["x"], a["dy"], a["dx"]); },
+       {}},
+      {"unfold",
+       {{"x", floats({B, 3 * T, C})}, {"lengths", ints({B})}, {"y", floats({N, 7 * C})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.unfold({B, 3 * T, T, C, 7, 3, 3}, a["x"], a["lengths"], a["y"]);
+       },
+       {}},
+      {"add_sinusoids",
+       {{"positions", rows}, {"x", rows_by_width}},
+       [](PlanningOps& ops, const Arguments& a) { ops.add_sinusoids(a["positions"], a["x"]); },
        {}},
       {"residual_norm_forward",
        {{"residual", rows_by_width},
@@ -275,6 +294,19 @@ std::vector<Operation> operations() {
                                  a["d_logits"]);
        },
        {"targets", "d_logits"}},
+      {"ctc_loss",
+       {{"logits", floats({N, V})},
+        {"frame_lengths", ints({B})},
+        {"targets", ints({B, 3})},
+        {"target_lengths", ints({B})},
+        {"losses", floats({B})},
+        {"sums", floats({ctc_sum_slots})},
+        {"d_logits", floats({N, V})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.ctc_loss({B, T, V, 3, 0, 1.0}, a["logits"], a["frame_lengths"], a["targets"],
+                      a["target_lengths"], a["losses"], a["sums"], a["d_logits"]);
+       },
+       {"d_logits"}},
       {"dropout",
        {{"x", rows_by_width}, {"y", rows_by_width}},
        [](PlanningOps& ops, const Arguments& a) { ops.dropout({}, 0.1, a["x"], a["y"]); },
@@ -282,6 +314,10 @@ std::vector<Operation> operations() {
       {"stochastic_depth",
        {{"scale", floats({B})}},
        [](PlanningOps& ops, const Arguments& a) { ops.stochastic_depth({}, 0.1, a["scale"]); },
+       {}},
+      {"layer_drop",
+       {{"scale", floats({B})}},
+       [](PlanningOps& ops, const Arguments& a) { ops.layer_drop({}, 0.1, a["scale"]); },
        {}},
       {"add",
        {{"x", rows_by_width}, {"y", rows_by_width}},
@@ -298,6 +334,18 @@ std::vector<Operation> operations() {
       {"sum_of_squares",
        {{"x", rows_by_width}, {"result", one}},
        [](PlanningOps& ops, const Arguments& a) { ops.sum_of_squares(a["x"], a["result"]); },
+       {}},
+      {"sequence_root_mean_square",
+       {{"x", rows_by_width}, {"lengths", ints({B})}, {"result", one}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.sequence_root_mean_square(a["x"], a["lengths"], a["result"]);
+       },
+       {}},
+      {"sequence_mean",
+       {{"x", per_query}, {"lengths", ints({B})}, {"result", one}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.sequence_mean(a["x"], a["lengths"], a["result"]);
+       },
        {}},
       {"clip_factor",
        {{"group_sums", floats({3})}, {"control", control}},
@@ -328,8 +376,8 @@ std::vector<Operation> operations() {
 
 // Arguments whose extents are free: any number of values, groups or samples is right.
 bool is_free(const std::string& operation, const std::string& argument) {
-  const bool is_reduction =
-      operation == "root_mean_square" || operation == "mean" || operation == "sum_of_squares";
+  const bool is_reduction = operation == "root_mean_square" || operation == "mean" ||
+                            operation == "sum_of_squares" || operation.starts_with("sequence_");
   return argument == "group_sums" || argument == "scale" || (argument == "x" && is_reduction);
 }
 
@@ -465,7 +513,10 @@ TEST_F(PlanningOpsTest, CountsMatrixProductsOverVisibleKeys) {
     PlanningOps ops(backend_);
     AttentionDesc desc = attention_desc();
     desc.causal = causal, desc.window = window;
-    Arguments a = operations()[10].arguments;
+    const std::vector<Operation> all = operations();
+    Arguments a = std::find_if(all.begin(), all.end(), [](const Operation& operation) {
+                    return operation.name == "attention_forward";
+                  })->arguments;
     a.at("head_bias") = a.at("alibi_slopes") = a.at("key_lengths") = {};
     const HeadsView queries{a["q"], 0, H * D}, keys{a["k"], 0, K * D};
     if (backward) {

@@ -1,4 +1,5 @@
-// Activations by themselves: those of activation.h, and the gated SwiGLU (Shazeer 2020).
+// Activations by themselves: those of activation.h, and the gated ones: SwiGLU (Shazeer
+// 2020) and GLU (Dauphin et al. 2017).
 #include "ops/cpu/activation.h"
 
 #include "ops/cpu/cpu_ops.h"
@@ -75,10 +76,46 @@ void CpuOps<Real>::swiglu_backward(const Tensor& x, const Tensor& dy, const Tens
   });
 }
 
+template <typename Real>
+void CpuOps<Real>::glu_forward(const Tensor& x, const Tensor& y) {
+  const int64_t hidden = y.columns();
+  const Real* in = x.as<Real>();
+  Real* out = y.as<Real>();
+  for_rows(y.rows(), hidden, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real *value = in + n * 2 * hidden, *gate = value + hidden;
+      Real* row = out + n * hidden;
+#pragma omp simd
+      for (int64_t f = 0; f < hidden; ++f) row[f] = value[f] * sigmoid(gate[f]);
+    }
+  });
+}
+
+template <typename Real>
+void CpuOps<Real>::glu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  const int64_t hidden = dy.columns();
+  const Real *in = x.as<Real>(), *dout = dy.as<Real>();
+  Real* gradient = dx.as<Real>();
+  for_rows(dy.rows(), hidden, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real *value = in + n * 2 * hidden, *gate = value + hidden, *dy_row = dout + n * hidden;
+      Real *d_value = gradient + n * 2 * hidden, *d_gate = d_value + hidden;
+#pragma omp simd
+      for (int64_t f = 0; f < hidden; ++f) {
+        const auto s = sigmoid_and_derivative(gate[f]);
+        d_value[f] = dy_row[f] * s.value;
+        d_gate[f] = dy_row[f] * value[f] * s.derivative;
+      }
+    }
+  });
+}
+
 #define SIGTRAIN_INSTANTIATE(Real)                                                          \
   template void CpuOps<Real>::activation_forward(Activation, const Tensor&, const Tensor&); \
   template void CpuOps<Real>::swiglu_forward(const Tensor&, const Tensor&);                 \
-  template void CpuOps<Real>::swiglu_backward(const Tensor&, const Tensor&, const Tensor&);
+  template void CpuOps<Real>::swiglu_backward(const Tensor&, const Tensor&, const Tensor&); \
+  template void CpuOps<Real>::glu_forward(const Tensor&, const Tensor&);                    \
+  template void CpuOps<Real>::glu_backward(const Tensor&, const Tensor&, const Tensor&);
 SIGTRAIN_INSTANTIATE(float)
 SIGTRAIN_INSTANTIATE(double)
 #undef SIGTRAIN_INSTANTIATE

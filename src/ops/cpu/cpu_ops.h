@@ -49,6 +49,11 @@ class CpuOps final : public Ops {
   void activation_forward(Activation activation, const Tensor& x, const Tensor& y) override;
   void swiglu_forward(const Tensor& x, const Tensor& y) override;
   void swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) override;
+  void glu_forward(const Tensor& x, const Tensor& y) override;
+  void glu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) override;
+  void unfold(const UnfoldDesc& desc, const Tensor& x, const Tensor& lengths,
+              const Tensor& y) override;
+  void add_sinusoids(const Tensor& positions, const Tensor& x) override;
   void residual_norm_forward(const NormDesc& desc, const Tensor& residual,
                              const ResidualBranch& branch, const Tensor& residual_out,
                              const Tensor& weight, const Tensor& bias, const Tensor& y,
@@ -84,12 +89,21 @@ class CpuOps final : public Ops {
   void classification_loss(double gradient_scale, const Tensor& logits, const Tensor& labels,
                            const Tensor& targets, const Tensor& sums,
                            const Tensor& d_logits) override;
+  void ctc_loss(const CtcDesc& desc, const Tensor& logits, const Tensor& frame_lengths,
+                const Tensor& targets, const Tensor& target_lengths, const Tensor& losses,
+                const Tensor& sums, const Tensor& d_logits) override;
+  size_t ctc_loss_workspace(const CtcDesc& desc) const override;
   void dropout(const RandomStream& stream, double p, const Tensor& x, const Tensor& y) override;
   void stochastic_depth(const RandomStream& stream, double p, const Tensor& scale) override;
+  void layer_drop(const RandomStream& stream, double p, const Tensor& scale) override;
   void root_mean_square(const Tensor& x, const Tensor& result) override;
   void mean(const Tensor& x, const Tensor& result) override;
   void sum_of_squares(const Tensor& x, const Tensor& result) override;
   size_t reduction_workspace(int64_t numel) const override;
+  void sequence_root_mean_square(const Tensor& x, const Tensor& lengths,
+                                 const Tensor& result) override;
+  void sequence_mean(const Tensor& x, const Tensor& lengths, const Tensor& result) override;
+  size_t sequence_reduction_workspace(int64_t sequences) const override;
   void clip_factor(const Tensor& group_sums, double max_norm, const Tensor& control) override;
   void adamw(const AdamWDesc& desc, const Tensor& control, const Tensor& gradients,
              const Tensor& weights, const Tensor& first_moment, const Tensor& second_moment,

@@ -1,4 +1,5 @@
-// Dropout (Srivastava et al. 2014) and stochastic depth (Huang et al. 2016).
+// Dropout (Srivastava et al. 2014), stochastic depth (Huang et al. 2016) and layer drop (Fan et al.
+// 2020).
 #include "core/philox.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/partition.h"
@@ -44,9 +45,17 @@ void CpuOps<Real>::stochastic_depth(const RandomStream& stream, double p, const 
   }
 }
 
+template <typename Real>
+void CpuOps<Real>::layer_drop(const RandomStream& stream, double p, const Tensor& scale) {
+  const float uniform = uniform_from_bits(stream.block(0, random_step_).words[0]);
+  std::fill_n(scale.as<Real>(), scale.numel(),
+              uniform >= static_cast<float>(p) ? Real(1) : Real(0));
+}
+
 #define SIGTRAIN_INSTANTIATE(Real)                                                                \
   template void CpuOps<Real>::dropout(const RandomStream&, double, const Tensor&, const Tensor&); \
-  template void CpuOps<Real>::stochastic_depth(const RandomStream&, double, const Tensor&);
+  template void CpuOps<Real>::stochastic_depth(const RandomStream&, double, const Tensor&);       \
+  template void CpuOps<Real>::layer_drop(const RandomStream&, double, const Tensor&);
 SIGTRAIN_INSTANTIATE(float)
 SIGTRAIN_INSTANTIATE(double)
 #undef SIGTRAIN_INSTANTIATE

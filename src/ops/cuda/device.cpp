@@ -156,6 +156,12 @@ void CudaOps::wait() {
         "model.vision.classes do not belong together",
         fault.row, fault.value, fault.vocab_size);
   }
+  if (fault.kind == static_cast<int32_t>(kernels::FaultKind::ctc_target)) {
+    throw Error(
+        "ctc: a target of sequence {} is {}, which is the blank or not in the vocabulary [0, {}): "
+        "the data and the model's vocab_size do not belong together",
+        fault.row, fault.value, fault.vocab_size);
+  }
   throw Error(
       "cross-entropy: the target of row {} is {}, which is neither in the vocabulary [0, {}) nor "
       "to be ignored: the data and the model's vocab_size do not belong together",

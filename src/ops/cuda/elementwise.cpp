@@ -1,4 +1,4 @@
-// The gated activation, dropout and stochastic depth.
+// The gated activations, dropout, stochastic depth and layer drop.
 #include "kernels/elementwise.h"
 
 #include "ops/cuda/check.h"
@@ -18,6 +18,17 @@ void CudaOps::swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& d
   check_launch("swiglu_backward");
 }
 
+void CudaOps::glu_forward(const Tensor& x, const Tensor& y) {
+  kernels::glu_forward(bf16_pointer(x), bf16_pointer(y), y.rows(), y.columns(), stream_);
+  check_launch("glu_forward");
+}
+
+void CudaOps::glu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  kernels::glu_backward(bf16_pointer(x), bf16_pointer(dy), bf16_pointer(dx), dy.rows(),
+                        dy.columns(), stream_);
+  check_launch("glu_backward");
+}
+
 void CudaOps::dropout(const RandomStream& stream, double p, const Tensor& x, const Tensor& y) {
   kernels::dropout(stream, &state_->random_step, p, bf16_pointer(x), bf16_pointer(y), x.numel(),
                    stream_);
@@ -28,6 +39,11 @@ void CudaOps::stochastic_depth(const RandomStream& stream, double p, const Tenso
   kernels::stochastic_depth(stream, &state_->random_step, p, scale.as<float>(), scale.numel(),
                             stream_);
   check_launch("stochastic_depth");
+}
+
+void CudaOps::layer_drop(const RandomStream& stream, double p, const Tensor& scale) {
+  kernels::layer_drop(stream, &state_->random_step, p, scale.as<float>(), scale.numel(), stream_);
+  check_launch("layer_drop");
 }
 
 }  // namespace sigtrain
