@@ -24,7 +24,8 @@ install_packages() {
 }
 
 build_packages=(g++ cmake ninja-build ccache libyaml-cpp-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev
-  libopenblas-dev libsentencepiece-dev libjpeg-dev libpng-dev libopenmpi-dev openmpi-bin)
+  libopenblas-dev libsentencepiece-dev libjpeg-dev libpng-dev libopenmpi-dev openmpi-bin
+  libsndfile1-dev libsamplerate0-dev libkissfft-dev)
 
 # build TARGET...: configures build/ once and brings the targets up to date (all of them if none is named).
 build() {

@@ -14,7 +14,8 @@ case "${1:-}" in
   *) fail "unknown argument '$1'; usage: scripts/test.sh [--long]" ;;
 esac
 
-install_packages "${build_packages[@]}" libgtest-dev libgmock-dev clang-format-14 git python3 python3-numpy python3-matplotlib python3-yaml python3-sklearn shellcheck
+install_packages "${build_packages[@]}" libgtest-dev libgmock-dev clang-format-14 git python3 python3-numpy python3-matplotlib python3-yaml python3-sklearn shellcheck \
+  asterisk-core-sounds-en-wav asterisk-core-sounds-en
 
 say "Checking the format"
 # Releases of clang-format differ in what they write: this one is packaged for Debian 12 and Ubuntu 24.04 alike.

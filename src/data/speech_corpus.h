@@ -1,0 +1,58 @@
+// The utterances a run learns from or is tested on, checked before any work: what cannot be used is
+// counted by its reason and named.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/letters.h"
+#include "data/utterances.h"
+
+namespace sigtrain {
+
+struct SpeechCorpusSettings {
+  int64_t sample_rate = 16000;
+  int64_t frame_stride = 3;   // feature frames to one of the model's
+  double longest = 0.0;       // seconds; longer utterances are left out, which is no damage
+  double fastest = 1.0;       // speed at which an utterance must still have frames for its letters
+  double max_damaged = 0.01;  // share of the utterances that may be unusable
+};
+
+/// An utterance that can be used.
+struct SpeechEntry {
+  Utterance utterance;
+  std::vector<int32_t> targets;
+  double seconds = 0.0;
+};
+
+/// Frames that CTC needs at least: one a target, and a blank between equal neighbours.
+int64_t ctc_frames_needed(const std::vector<int32_t>& targets);
+
+class SpeechCorpus {
+ public:
+  /// Reads the header of every recording that the utterances name, on all processors. Throws what
+  /// find_utterances throws, and Error naming the first unusable utterances where they are more
+  /// than settings.max_damaged of all, or where none is left.
+  SpeechCorpus(const std::vector<std::string>& inputs, const Letters& letters,
+               const SpeechCorpusSettings& settings);
+
+  const std::vector<SpeechEntry>& entries() const { return entries_; }
+  double hours() const;
+  int64_t too_long() const { return too_long_; }
+  /// Numbers of unusable utterances by reason: "unreadable", "empty or unknown letters", ...
+  const std::map<std::string, int64_t>& unusable() const { return unusable_; }
+  /// Of transcripts and durations: another corpus has another.
+  uint64_t hash() const;
+  /// "1,132 utterances, 2.10 hours; left out: ..."
+  std::string describe() const;
+
+ private:
+  std::vector<SpeechEntry> entries_;
+  std::map<std::string, int64_t> unusable_;
+  std::vector<std::string> examples_;
+  int64_t too_long_ = 0;
+};
+
+}  // namespace sigtrain
