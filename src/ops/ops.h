@@ -363,6 +363,7 @@ class Ops {
                                    ,
                                    const Tensor& sums, const Tensor& d_logits) = 0;
   virtual size_t classification_loss_workspace(int64_t rows) const;
+
   // ---- connectionist temporal classification (Graves et al. 2006), in log space
   /// losses[b] = -log p(targets of b | logits of its first frame_lengths[b] frames), infinite where
   /// the frames are fewer than the targets and the blanks between equal neighbours: such a sequence
