@@ -1,5 +1,6 @@
 #include "config/derived.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace sigtrain {
@@ -33,6 +34,27 @@ double attention_scale(const ModelConfig& model) {
 int64_t image_tokens(const VisionConfig& vision) {
   const int64_t side = vision.image_size / vision.patch_size;
   return side * side + (vision.pool == ImagePool::class_token ? 1 : 0);
+}
+
+int64_t feature_frames(int64_t sample_rate, int64_t samples) {
+  const int64_t window = sample_rate * 25 / 1000, shift = sample_rate * 10 / 1000;
+  return samples < window ? 0 : 1 + (samples - window) / shift;
+}
+
+int64_t speech_frames(const SpeechConfig& speech, int64_t feature_frames) {
+  return (feature_frames + speech.stride - 1) / speech.stride;
+}
+
+int64_t longest_feature_frames(const Config& config, double seconds) {
+  const double longest = seconds / (1.0 - config.augment.speech.speed);
+  const int64_t rate = config.data.speech.sample_rate;
+  return std::max<int64_t>(
+      1, feature_frames(rate, static_cast<int64_t>(longest * static_cast<double>(rate))));
+}
+
+int64_t speech_seq_len(const Config& config) {
+  return speech_frames(config.model.speech,
+                       longest_feature_frames(config, config.data.speech.bucket_seconds.back()));
 }
 
 std::string run_dir(const RunConfig& run) { return run.dir.empty() ? "runs/" + run.name : run.dir; }

@@ -29,6 +29,18 @@ double attention_scale(const ModelConfig& model);
 /// Tokens of an image: its patches and, where one is pooled, the class token.
 int64_t image_tokens(const VisionConfig& vision);
 
+/// Frames of 25 ms, one every 10 ms, that fit as a whole into so many samples.
+int64_t feature_frames(int64_t sample_rate, int64_t samples);
+
+/// Frames that the model makes of so many feature frames.
+int64_t speech_frames(const SpeechConfig& speech, int64_t feature_frames);
+
+/// Feature frames of an utterance of this duration at the slowest speed that training gives it.
+int64_t longest_feature_frames(const Config& config, double seconds);
+
+/// The model's frames of the longest utterances that data.speech.bucket_seconds lets in.
+int64_t speech_seq_len(const Config& config);
+
 /// The folder of the run's results: dir, or runs/NAME.
 std::string run_dir(const RunConfig& run);
 

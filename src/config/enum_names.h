@@ -24,7 +24,8 @@ inline constexpr std::array<EnumName<E>, 0> kEnumNames{};
 template <>
 inline constexpr auto kEnumNames<TaskKind> =
     std::array{EnumName{TaskKind::language_modeling, "language_modeling"},
-               EnumName{TaskKind::image_classification, "image_classification"}};
+               EnumName{TaskKind::image_classification, "image_classification"},
+               EnumName{TaskKind::speech_recognition, "speech_recognition"}};
 
 template <>
 inline constexpr auto kEnumNames<AttentionKind> = std::array{
@@ -41,9 +42,9 @@ inline constexpr auto kEnumNames<NormStructure> =
 
 template <>
 inline constexpr auto kEnumNames<PositionKind> =
-    std::array{EnumName{PositionKind::none, "none"}, EnumName{PositionKind::rope, "rope"},
-               EnumName{PositionKind::alibi, "alibi"}, EnumName{PositionKind::learned, "learned"},
-               EnumName{PositionKind::sincos, "sincos"}};
+    std::array{EnumName{PositionKind::none, "none"},     EnumName{PositionKind::rope, "rope"},
+               EnumName{PositionKind::alibi, "alibi"},   EnumName{PositionKind::learned, "learned"},
+               EnumName{PositionKind::sincos, "sincos"}, EnumName{PositionKind::cape, "cape"}};
 
 template <>
 inline constexpr auto kEnumNames<MlpKind> =
@@ -71,9 +72,12 @@ inline constexpr auto kEnumNames<Recompute> =
 
 template <>
 inline constexpr auto kEnumNames<DataSource> =
-    std::array{EnumName{DataSource::text, "text"}, EnumName{DataSource::synthetic, "synthetic"},
+    std::array{EnumName{DataSource::text, "text"},
+               EnumName{DataSource::synthetic, "synthetic"},
                EnumName{DataSource::image_folder, "image_folder"},
-               EnumName{DataSource::cifar10, "cifar10"}, EnumName{DataSource::idx, "idx"}};
+               EnumName{DataSource::cifar10, "cifar10"},
+               EnumName{DataSource::idx, "idx"},
+               EnumName{DataSource::speech, "speech"}};
 
 template <>
 inline constexpr auto kEnumNames<ImagePool> =

@@ -88,6 +88,12 @@ template <>
 inline constexpr auto kFields<PositionConfig> = std::tuple{
     Field{"kind", &PositionConfig::kind, "how the model knows positions"},
     Field{"rope_theta", &PositionConfig::rope_theta, "base of the wavelengths of rope", kPositive},
+    Field{"cape_global_shift", &PositionConfig::cape_global_shift,
+          "cape: training moves a sequence by up to this many positions", at_least(0)},
+    Field{"cape_local_shift", &PositionConfig::cape_local_shift,
+          "cape: and each of its positions by up to this", at_least(0)},
+    Field{"cape_scale", &PositionConfig::cape_scale,
+          "cape: and stretches all by a factor from [1/x, x]", at_least(1)},
 };
 
 template <>
@@ -110,11 +116,22 @@ inline constexpr auto kFields<VisionConfig> = std::tuple{
 };
 
 template <>
+inline constexpr auto kFields<SpeechConfig> = std::tuple{
+    Field{"mel_bins", &SpeechConfig::mel_bins, "features of a frame", kSize},
+    Field{"kernel", &SpeechConfig::kernel, "feature frames that a frame of the model sees", kSize},
+    Field{"stride", &SpeechConfig::stride, "feature frames from one frame of the model to the next",
+          kSize},
+};
+
+template <>
 inline constexpr auto kFields<ModelConfig> = std::tuple{
     Field{"seq_len", &ModelConfig::seq_len,
-          "tokens in a training sequence; of images 0: as model.vision says", kSizeOrZero},
-    Field{"vocab_size", &ModelConfig::vocab_size, "0: as the token shards say", kSizeOrZero},
+          "tokens in a training sequence; of images and speech 0: as the other settings say",
+          kSizeOrZero},
+    Field{"vocab_size", &ModelConfig::vocab_size,
+          "0: as the token shards or data.speech.letters say", kSizeOrZero},
     Field{"vision", &ModelConfig::vision, ""},
+    Field{"speech", &ModelConfig::speech, ""},
     Field{"layers", &ModelConfig::layers, "blocks of attention and MLP", kSize},
     Field{"width", &ModelConfig::width, "size of the residual stream", kSize},
     Field{"heads", &ModelConfig::heads, "query heads", kSize},
@@ -131,6 +148,8 @@ inline constexpr auto kFields<ModelConfig> = std::tuple{
     Field{"dropout", &ModelConfig::dropout, "after the embedding and on each branch", kProbability},
     Field{"stochastic_depth", &ModelConfig::stochastic_depth,
           "probability to skip the last block; rises linearly from 0 at the first", kProbability},
+    Field{"layer_drop", &ModelConfig::layer_drop,
+          "probability that a training step leaves a block out, for the whole batch", kProbability},
     Field{"layer_scale", &ModelConfig::layer_scale,
           "initial gamma of x + gamma f(x); 0: no LayerScale", at_least(0)},
 };
@@ -186,9 +205,10 @@ inline constexpr auto kFields<TrainConfig> = std::tuple{
     Field{"steps", &TrainConfig::steps, "optimizer steps", at_least(1)},
     Field{"seed", &TrainConfig::seed, "of every random number of the run"},
     Field{"micro_batch", &TrainConfig::micro_batch,
-          "sequences or images in one forward and backward", kSize},
+          "sequences or images in one forward and backward; of speech 1: a batch by duration",
+          kSize},
     Field{"global_batch", &TrainConfig::global_batch,
-          "sequences or images in one optimizer step, over all ranks", kSize},
+          "sequences, images or batches of speech in one optimizer step, over all ranks", kSize},
     Field{"max_bad_steps", &TrainConfig::max_bad_steps,
           "consecutive non-finite steps before the run stops", at_least(1)},
     Field{"recompute", &TrainConfig::recompute,
@@ -215,16 +235,50 @@ inline constexpr auto kFields<ImageDataConfig> = std::tuple{
 };
 
 template <>
+inline constexpr auto kFields<SpeechDataConfig> = std::tuple{
+    Field{"sample_rate", &SpeechDataConfig::sample_rate,
+          "Hz; recordings of other rates are resampled", Range{1000.0, 192000.0}},
+    Field{"letters", &SpeechDataConfig::letters, "what transcripts are written in, in lower case"},
+    Field{"bucket_seconds", &SpeechDataConfig::bucket_seconds,
+          "rising durations: utterances up to each are batched together, longer ones left out"},
+    Field{"batch_seconds", &SpeechDataConfig::batch_seconds,
+          "duration of a batch, padding included; it has one utterance at least", kPositive},
+    Field{"train_max_seconds", &SpeechDataConfig::train_max_seconds,
+          "longer utterances are not trained with; 0: all are", at_least(0)},
+    Field{"max_damaged", &SpeechDataConfig::max_damaged,
+          "share of the utterances that may be unusable before the run stops", kRatio},
+};
+
+template <>
 inline constexpr auto kFields<DataConfig> = std::tuple{
     Field{"source", &DataConfig::source, "what the paths below are, or generated data"},
     Field{"train", &DataConfig::train,
-          "token shards (*.tok) or folders of them; an image folder, .bin or images-idx3 files"},
+          "token shards (*.tok) or folders of them; an image folder, .bin or images-idx3 files; "
+          "manifests of speech (*.tsv), LibriSpeech or TED-LIUM folders"},
     Field{"validation", &DataConfig::validation, "likewise"},
     Field{"tokenizer", &DataConfig::tokenizer, "the .model file or \"bytes\"; read by generate"},
     Field{"prefetch", &DataConfig::prefetch, "steps read ahead", kSize},
     Field{"workers", &DataConfig::workers,
-          "threads that make batches of images; 0: one a processor, at most 16", kSizeOrZero},
+          "threads that make batches of images or speech; 0: one a processor, at most 16",
+          kSizeOrZero},
     Field{"image", &DataConfig::image, ""},
+    Field{"speech", &DataConfig::speech, ""},
+};
+
+template <>
+inline constexpr auto kFields<SpeechAugmentConfig> = std::tuple{
+    Field{"speed", &SpeechAugmentConfig::speed, "each utterance at 1 - x, 1 or 1 + x its speed",
+          Range{0.0, 0.5}},
+    Field{"frequency_masks", &SpeechAugmentConfig::frequency_masks,
+          "stretches of frequencies wiped out", kSizeOrZero},
+    Field{"frequency_width", &SpeechAugmentConfig::frequency_width, "their bins, at most",
+          kSizeOrZero},
+    Field{"time_masks", &SpeechAugmentConfig::time_masks, "stretches of time wiped out",
+          kSizeOrZero},
+    Field{"time_width", &SpeechAugmentConfig::time_width, "their feature frames, at most",
+          kSizeOrZero},
+    Field{"time_share", &SpeechAugmentConfig::time_share, "their share of the utterance, at most",
+          kRatio},
 };
 
 template <>
@@ -250,6 +304,7 @@ inline constexpr auto kFields<AugmentConfig> = std::tuple{
     Field{"mixup", &AugmentConfig::mixup, "alpha of the beta distribution; 0: none", at_least(0)},
     Field{"cutmix", &AugmentConfig::cutmix, "likewise; with both, each step takes one or the other",
           at_least(0)},
+    Field{"speech", &AugmentConfig::speech, ""},
 };
 
 template <>
@@ -258,6 +313,8 @@ inline constexpr auto kFields<EvalConfig> = std::tuple{
           at_least(0)},
     Field{"sequences", &EvalConfig::sequences,
           "at most this many validation sequences or images; 0: all", at_least(0)},
+    Field{"beam_width", &EvalConfig::beam_width,
+          "of the search for the words of speech; 0: each frame's likeliest letter", kSizeOrZero},
 };
 
 template <>

@@ -11,12 +11,13 @@
 namespace sigtrain {
 
 /// What is learned, and so which sections of the config a run reads.
-enum class TaskKind : uint8_t { language_modeling, image_classification };
+enum class TaskKind : uint8_t { language_modeling, image_classification, speech_recognition };
 enum class AttentionKind : uint8_t { sigmoid, softmax };
 enum class NormKind : uint8_t { rmsnorm, layernorm };
 /// pre: x + f(norm(x)); post: norm(x + f(x)); hybrid: x + norm(f(norm(x))).
 enum class NormStructure : uint8_t { pre, post, hybrid };
-enum class PositionKind : uint8_t { none, rope, alibi, learned, sincos };
+/// cape: sincos at positions that training shifts and scales (Likhomanenko et al. 2021); of speech.
+enum class PositionKind : uint8_t { none, rope, alibi, learned, sincos, cape };
 enum class MlpKind : uint8_t { gelu, relu2, swiglu };
 enum class DecayMode : uint8_t { coupled, decoupled };
 enum class RateScale : uint8_t { none, mup_simple };
@@ -24,7 +25,7 @@ enum class ScheduleKind : uint8_t { constant, linear, cosine, wsd };
 /// What backward finds of a block's forward, and what it computes again. none: everything is kept;
 /// norms_and_activations: outputs of norms and activations are not; block: only its input is.
 enum class Recompute : uint8_t { none, norms_and_activations, block };
-enum class DataSource : uint8_t { text, synthetic, image_folder, cifar10, idx };
+enum class DataSource : uint8_t { text, synthetic, image_folder, cifar10, idx, speech };
 /// What stands for the whole image behind the last norm: the class token, or the mean of all
 /// patches (there is no class token then).
 enum class ImagePool : uint8_t { class_token, mean };
@@ -57,6 +58,9 @@ struct NormConfig {
 struct PositionConfig {
   PositionKind kind = PositionKind::rope;
   double rope_theta = 10000.0;
+  double cape_global_shift = 0.0;  // the whole sequence is moved by up to this many positions
+  double cape_local_shift = 0.0;   // and each position by up to this
+  double cape_scale = 1.0;         // and all are stretched by a factor from [1/x, x]
 };
 
 struct MlpConfig {
@@ -75,10 +79,18 @@ struct VisionConfig {
   bool frozen_patch_embedding = false;
 };
 
+/// How features become the model's frames: a convolution over time and a gated linear unit.
+struct SpeechConfig {
+  int64_t mel_bins = 80;
+  int64_t kernel = 7;  // feature frames
+  int64_t stride = 3;
+};
+
 struct ModelConfig {
   int64_t seq_len = 256;
   int64_t vocab_size = 0;
   VisionConfig vision;
+  SpeechConfig speech;
   int64_t layers = 4;
   int64_t width = 256;
   int64_t heads = 4;
@@ -92,6 +104,7 @@ struct ModelConfig {
   bool tied_embedding = true;
   double dropout = 0.0;           // after the embedding and on each branch
   double stochastic_depth = 0.0;  // of the last block; rises linearly from 0 at the first
+  double layer_drop = 0.0;        // that a training step leaves a block out, for the whole batch
   double layer_scale = 0.0;       // initial gamma; 0: no LayerScale
 };
 
@@ -146,6 +159,16 @@ struct ImageDataConfig {
   double max_damaged = 0.01;  // share of the images that may be unreadable
 };
 
+/// Utterances, and how they are put into batches of about equal duration.
+struct SpeechDataConfig {
+  int64_t sample_rate = 16000;  // Hz; recordings of other rates are resampled
+  std::string letters = "abcdefghijklmnopqrstuvwxyz' ";
+  std::vector<double> bucket_seconds = {5.0, 10.0, 15.0, 20.0, 36.0};
+  double batch_seconds = 120.0;    // of a batch, padding included; at least one utterance
+  double train_max_seconds = 0.0;  // longer utterances are not trained with; 0: all are
+  double max_damaged = 0.01;       // share of the utterances that may be unusable
+};
+
 struct DataConfig {
   DataSource source = DataSource::text;
   std::vector<std::string> train;       // token shards (*.tok), or folders of them; image sets
@@ -154,9 +177,20 @@ struct DataConfig {
   int64_t prefetch = 4;                 // steps read ahead
   int64_t workers = 0;  // threads that make batches of images; 0: one a processor, at most 16
   ImageDataConfig image;
+  SpeechDataConfig speech;
 };
 
-/// What training images go through, in this order.
+/// What training utterances go through: a change of speed, and SpecAugment (Park et al. 2019).
+struct SpeechAugmentConfig {
+  double speed = 0.0;  // factors 1 - x, 1 and 1 + x
+  int64_t frequency_masks = 0;
+  int64_t frequency_width = 27;  // bins, at most
+  int64_t time_masks = 0;
+  int64_t time_width = 100;  // feature frames, at most
+  double time_share = 1.0;   // of the utterance, at most
+};
+
+/// What training images go through, in this order; and utterances.
 struct AugmentConfig {
   int64_t repeats = 1;  // neighbouring samples that are one image, each augmented in its own way
   CropKind crop = CropKind::none;
@@ -172,11 +206,14 @@ struct AugmentConfig {
   double erasing = 0.0;  // probability that a rectangle is wiped out (Zhong et al. 2020)
   double mixup = 0.0;    // alpha of the beta distribution (Zhang et al. 2018); 0: none
   double cutmix = 0.0;   // likewise (Yun et al. 2019); with both, a step takes either
+  SpeechAugmentConfig speech;
 };
 
 struct EvalConfig {
   int64_t every = 100;    // steps; 0: only at the end
   int64_t sequences = 0;  // at most this many validation sequences; 0: all
+  int64_t beam_width =
+      0;  // of the search for the words of speech; 0: each frame's likeliest letter
 };
 
 struct CheckpointConfig {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -28,12 +29,21 @@ class Checker {
     check_attention();
     check_steps();
     check_data();
-    if (config_.task == TaskKind::image_classification) {
-      check_vision();
-      check_image_data();
-    } else {
-      check_tokens();
+    switch (config_.task) {
+      case TaskKind::language_modeling:
+        check_tokens();
+        break;
+      case TaskKind::image_classification:
+        check_vision();
+        check_image_data();
+        break;
+      case TaskKind::speech_recognition:
+        check_speech_data();
+        check_speech();
+        break;
     }
+    if (config_.task != TaskKind::image_classification) forbid_image_settings();
+    if (config_.task != TaskKind::speech_recognition) forbid_speech_settings();
     return std::move(found_);
   }
 
@@ -165,14 +175,26 @@ class Checker {
   void check_data() {
     const DataConfig& data = config_.data;
     const bool from_files = data.source != DataSource::synthetic;
-    const std::string_view what =
-        is_for_images() ? "image folders or files" : "token shards, or folders of them";
+    const auto of_task = [&] {
+      switch (config_.task) {
+        case TaskKind::language_modeling:
+          return data.source == DataSource::text;
+        case TaskKind::image_classification:
+          return data.source != DataSource::text && data.source != DataSource::speech;
+        case TaskKind::speech_recognition:
+          return data.source == DataSource::speech;
+      }
+      return false;
+    };
+    const std::string_view what = is_for_images() ? "image folders or files"
+                                  : config_.task == TaskKind::speech_recognition
+                                      ? "manifests or folders of speech"
+                                      : "token shards, or folders of them";
     const auto has_empty = [](const std::vector<std::string>& paths) {
       return std::find(paths.begin(), paths.end(), "") != paths.end();
     };
     forbid(
-        {"data.source", "task"},
-        [&] { return from_files && is_for_images() == (data.source == DataSource::text); },
+        {"data.source", "task"}, [&] { return from_files && !of_task(); },
         fmt::format("{} holds no data for task {}", enum_name(data.source),
                     enum_name(config_.task)));
     forbid(
@@ -200,19 +222,105 @@ class Checker {
           return config_.data.source == DataSource::synthetic && config_.model.vocab_size == 0;
         },
         "must be given for synthetic data, which has no shards to take it from");
+  }
+
+  void forbid_image_settings() {
     forbid_changes(config_.model.vision, VisionConfig{}, "model.vision");
     forbid_changes(config_.data.image, ImageDataConfig{}, "data.image");
     forbid_changes(config_.augment, AugmentConfig{}, "augment");
+  }
+
+  void forbid_speech_settings() {
+    forbid_changes(config_.model.speech, SpeechConfig{}, "model.speech");
+    forbid_changes(config_.data.speech, SpeechDataConfig{}, "data.speech");
+    forbid_changes(config_.augment.speech, SpeechAugmentConfig{}, "augment.speech");
+    forbid(
+        {"eval.beam_width", "task"}, [&] { return config_.eval.beam_width != 0; },
+        fmt::format("has no effect on task {}", enum_name(config_.task)));
+    forbid(
+        {"model.position.kind", "task"},
+        [&] { return config_.model.position.kind == PositionKind::cape; },
+        "cape is of speech: its positions are in time");
   }
 
   // Sections that the task does not read may not say anything.
   template <typename Section>
   void forbid_changes(const Section& section, const Section& defaults, const std::string& path) {
     for_each_field(section, [&](const auto& field, const auto& value) {
-      forbid(
-          {join_path(path, field.key), "task"}, [&] { return value != defaults.*field.member; },
-          fmt::format("has no effect on task {}", enum_name(config_.task)));
+      // A section within it belongs to another task.
+      if constexpr (!kIsSection<decltype(value)>) {
+        forbid(
+            {join_path(path, field.key), "task"}, [&] { return value != defaults.*field.member; },
+            fmt::format("has no effect on task {}", enum_name(config_.task)));
+      }
     });
+  }
+
+  void check_speech() {
+    const ModelConfig& model = config_.model;
+    const SpeechDataConfig& data = config_.data.speech;
+    forbid(
+        {"model.attention.causal"}, [&] { return model.attention.causal; },
+        "must be false: an utterance is heard as a whole");
+    forbid(
+        {"model.position.kind"}, [&] { return model.position.kind == PositionKind::learned; },
+        "must be none, rope, alibi, sincos or cape: utterances have no largest length to learn");
+    forbid(
+        {"model.width", "model.position.kind"},
+        [&] { return model.position.kind == PositionKind::cape && model.width % 2 != 0; },
+        fmt::format("cape positions need an even width, not {}", model.width));
+    const auto vocab_size = static_cast<int64_t>(data.letters.size()) + 1;
+    forbid(
+        {"model.vocab_size", "data.speech.letters"},
+        [&] { return model.vocab_size != 0 && model.vocab_size != vocab_size; },
+        fmt::format("must be {}, data.speech.letters and the blank, or 0", vocab_size));
+    forbid(
+        {"model.seq_len", "data.speech.bucket_seconds", "data.speech.sample_rate",
+         "augment.speech.speed", "model.speech.stride"},
+        [&] { return model.seq_len != 0 && model.seq_len != speech_seq_len(config_); },
+        "must be 0, or the frames of the last of data.speech.bucket_seconds");
+    forbid(
+        {"model.layer_drop", "model.stochastic_depth"},
+        [&] { return model.layer_drop > 0.0 && model.stochastic_depth > 0.0; },
+        "does not go together with model.stochastic_depth");
+    forbid(
+        {"loss.label_smoothing"}, [&] { return config_.loss.label_smoothing > 0.0; },
+        "has no effect on CTC");
+    forbid(
+        {"loss.z_loss"}, [&] { return config_.loss.z_loss > 0.0; }, "has no effect on CTC");
+    forbid(
+        {"train.micro_batch"}, [&] { return config_.train.micro_batch != 1; },
+        "must be 1: one of the batches that data.speech.batch_seconds makes");
+    forbid(
+        {"train.cuda_graph"}, [&] { return config_.train.cuda_graph; },
+        "must be false: batches of speech differ in shape");
+    forbid(
+        {"eval.sequences"}, [&] { return config_.eval.sequences != 0; },
+        "must be 0: error rates are over the whole of data.validation");
+  }
+
+  void check_speech_data() {
+    const SpeechDataConfig& data = config_.data.speech;
+    forbid(
+        {"data.speech.bucket_seconds"}, [&] { return data.bucket_seconds.empty(); },
+        "must list a duration at least");
+    forbid(
+        {"data.speech.bucket_seconds"},
+        [&] {
+          const auto& seconds = data.bucket_seconds;
+          return !(seconds[0] > 0.0) || seconds.back() > 3600.0 ||
+                 std::adjacent_find(seconds.begin(), seconds.end(), std::greater_equal<>()) !=
+                     seconds.end();
+        },
+        "must rise, from more than 0 to at most 3600");
+    forbid(
+        {"data.speech.letters"},
+        [&] {
+          return data.letters.empty() ||
+                 std::set<char>(data.letters.begin(), data.letters.end()).size() !=
+                     data.letters.size();
+        },
+        "must have each of its letters once");
   }
 
   void check_vision() {

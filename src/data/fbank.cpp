@@ -7,6 +7,7 @@
 #include <memory>
 #include <numbers>
 
+#include "config/derived.h"
 #include "core/error.h"
 
 namespace sigtrain {
@@ -24,7 +25,8 @@ struct TransformFree {
 }  // namespace
 
 FilterBank::FilterBank(int64_t sample_rate, int64_t bins)
-    : window_size_(sample_rate * 25 / 1000),
+    : sample_rate_(sample_rate),
+      window_size_(sample_rate * 25 / 1000),
       shift_(sample_rate * 10 / 1000),
       transform_size_(static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(window_size_)))) {
   for (int64_t i = 0; i < window_size_; ++i) {
@@ -57,9 +59,7 @@ FilterBank::FilterBank(int64_t sample_rate, int64_t bins)
   }
 }
 
-int64_t FilterBank::frames(int64_t samples) const {
-  return samples < window_size_ ? 0 : 1 + (samples - window_size_) / shift_;
-}
+int64_t FilterBank::frames(int64_t samples) const { return feature_frames(sample_rate_, samples); }
 
 std::vector<float> FilterBank::compute(std::span<const float> samples) const {
   const int64_t count = frames(static_cast<int64_t>(samples.size()));

@@ -28,7 +28,7 @@ class FilterBank {
     std::vector<float> weights;
   };
 
-  int64_t window_size_, shift_, transform_size_;
+  int64_t sample_rate_, window_size_, shift_, transform_size_;
   std::vector<float> window_;
   std::vector<Filter> filters_;
 };

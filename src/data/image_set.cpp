@@ -46,6 +46,7 @@ std::unique_ptr<ImageSet> open_image_set(DataSource source, const std::vector<st
       }
       return std::make_unique<StoredImages>(std::move(parts), size, 1, classes);
     }
+    case DataSource::speech:
     case DataSource::text:
     case DataSource::synthetic:
       break;

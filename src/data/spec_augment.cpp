@@ -23,7 +23,7 @@ Stretch draw(int64_t size, int64_t most, const Philox& random) {
 
 }  // namespace
 
-void spec_augment(const SpecAugment& settings, const RandomStream& random, uint64_t sample,
+void spec_augment(const SpeechAugmentConfig& settings, const RandomStream& random, uint64_t sample,
                   std::span<float> features, int64_t bins) {
   const int64_t frames = static_cast<int64_t>(features.size()) / bins;
   uint64_t block = 0;

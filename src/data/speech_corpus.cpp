@@ -7,10 +7,11 @@
 #include <cmath>
 #include <optional>
 
+#include "config/derived.h"
 #include "core/error.h"
 #include "data/audio_file.h"
-#include "data/fbank.h"
 #include "data/fnv.h"
+#include "data/letters.h"
 
 namespace sigtrain {
 namespace {
@@ -52,12 +53,12 @@ int64_t ctc_frames_needed(const std::vector<int32_t>& targets) {
   return needed;
 }
 
-SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Letters& letters,
-                           const SpeechCorpusSettings& settings) {
+SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config& config,
+                           double longest) {
+  const SpeechDataConfig& settings = config.data.speech;
+  const Letters letters(settings.letters);
   const std::vector<Utterance> utterances = find_utterances(inputs);
   const std::map<std::string, Recording> recordings = read_headers(utterances);
-  // Lengths alone: the number of filters does not matter.
-  const FilterBank frames_of(settings.sample_rate, 1);
   int64_t unusable = 0;
   const auto leave_out = [&](const std::string& reason, const std::string& example) {
     ++unusable_[reason];
@@ -80,18 +81,18 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Letters
     std::optional<std::vector<int32_t>> targets = letters.encode(utterance.transcript);
     if (!targets) {
       leave_out("with unknown letters",
-                fmt::format("{}: '{}' has a letter that data.audio.letters lacks",
+                fmt::format("{}: '{}' has a letter that data.speech.letters lacks",
                             name_of(utterance), utterance.transcript));
       continue;
     }
-    if (settings.longest > 0.0 && seconds > settings.longest) {
+    if (seconds > longest) {
       ++too_long_;
       continue;
     }
-    const auto samples = static_cast<int64_t>(seconds / settings.fastest *
+    const auto samples = static_cast<int64_t>(seconds / (1.0 + config.augment.speech.speed) *
                                               static_cast<double>(settings.sample_rate));
     const int64_t frames =
-        (frames_of.frames(samples) + settings.frame_stride - 1) / settings.frame_stride;
+        speech_frames(config.model.speech, feature_frames(settings.sample_rate, samples));
     if (frames < std::max<int64_t>(1, ctc_frames_needed(*targets))) {
       leave_out(
           "shorter than their letters",
@@ -104,7 +105,7 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Letters
   const auto total = static_cast<double>(utterances.size());
   if (static_cast<double>(unusable) > settings.max_damaged * total) {
     throw Error(
-        "{} of {} utterances in {} cannot be used, more than data.audio.max_damaged, {}:\n  {}",
+        "{} of {} utterances in {} cannot be used, more than data.speech.max_damaged, {}:\n  {}",
         unusable, utterances.size(), fmt::join(inputs, ", "), settings.max_damaged,
         fmt::join(examples_, "\n  "));
   }

@@ -7,18 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "data/letters.h"
+#include "config/schema.h"
 #include "data/utterances.h"
 
 namespace sigtrain {
-
-struct SpeechCorpusSettings {
-  int64_t sample_rate = 16000;
-  int64_t frame_stride = 3;   // feature frames to one of the model's
-  double longest = 0.0;       // seconds; longer utterances are left out, which is no damage
-  double fastest = 1.0;       // speed at which an utterance must still have frames for its letters
-  double max_damaged = 0.01;  // share of the utterances that may be unusable
-};
 
 /// An utterance that can be used.
 struct SpeechEntry {
@@ -34,14 +26,15 @@ class SpeechCorpus {
  public:
   /// Reads the header of every recording that the utterances name, on all processors. Throws what
   /// find_utterances throws, and Error naming the first unusable utterances where they are more
-  /// than settings.max_damaged of all, or where none is left.
-  SpeechCorpus(const std::vector<std::string>& inputs, const Letters& letters,
-               const SpeechCorpusSettings& settings);
+  /// than data.speech.max_damaged of all, or where none is left. Utterances longer than `longest`
+  /// seconds are left out, which is no damage; those left have frames for their letters at the
+  /// fastest speed that training gives them.
+  SpeechCorpus(const std::vector<std::string>& inputs, const Config& config, double longest);
 
   const std::vector<SpeechEntry>& entries() const { return entries_; }
   double hours() const;
   int64_t too_long() const { return too_long_; }
-  /// Numbers of unusable utterances by reason: "unreadable", "empty or unknown letters", ...
+  /// Numbers of unusable utterances by reason: "unreadable", "with unknown letters", ...
   const std::map<std::string, int64_t>& unusable() const { return unusable_; }
   /// Of transcripts and durations: another corpus has another.
   uint64_t hash() const;

@@ -4,10 +4,12 @@
 #include <cmath>
 #include <utility>
 
+#include "config/derived.h"
 #include "core/error.h"
 #include "core/philox.h"
 #include "data/audio_file.h"
 #include "data/permutation.h"
+#include "data/spec_augment.h"
 
 namespace sigtrain {
 namespace {
@@ -17,6 +19,7 @@ constexpr uint64_t kBatchOrderStream = 0xFFFE00;
 constexpr uint64_t kSpeedStream = 0xFFFE01;
 constexpr uint64_t kMaskStream = 0xFFFE02;
 constexpr uint64_t kPositionStream = 0xFFFE03;
+constexpr uint64_t kSyntheticStream = 0xFFFE04;
 constexpr uint64_t kFirstBucketStream = 0xFFFE10;  // and one for each bucket behind it
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -28,35 +31,65 @@ double symmetric(uint32_t bits, double most) {
 
 }  // namespace
 
-std::vector<SpeechShape> speech_shapes(const SpeechLoaderSettings& settings) {
-  const FilterBank bank(settings.sample_rate, 1);
+double longest_in_evaluation(const Config& config) {
+  return config.data.speech.bucket_seconds.back();
+}
+
+double longest_in_training(const Config& config) {
+  const double most = config.data.speech.train_max_seconds;
+  const double last = longest_in_evaluation(config);
+  return most > 0.0 ? std::min(most, last) : last;
+}
+
+std::vector<SpeechShape> speech_shapes(const Config& config, double longest) {
   std::vector<SpeechShape> shapes;
-  for (const double seconds : settings.bucket_seconds) {
-    // At its slowest an utterance is longer than it was.
-    const double longest = seconds / (1.0 - settings.speed_perturbation);
+  double before = 0.0;
+  for (const double seconds : config.data.speech.bucket_seconds) {
+    if (longest <= before) break;
+    before = seconds;
     SpeechShape shape;
-    shape.feature_frames = std::max<int64_t>(
-        1, bank.frames(static_cast<int64_t>(longest * static_cast<double>(settings.sample_rate))));
-    shape.frames = ceil_div(shape.feature_frames, settings.frame_stride);
-    shape.rows = std::max<int64_t>(1, static_cast<int64_t>(settings.batch_seconds / longest));
+    shape.feature_frames = longest_feature_frames(config, seconds);
+    shape.frames = speech_frames(config.model.speech, shape.feature_frames);
+    shape.rows =
+        std::max<int64_t>(1, static_cast<int64_t>(config.data.speech.batch_seconds / seconds));
     shapes.push_back(shape);
   }
   return shapes;
 }
 
-SpeechLoader::SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus,
-                           SpeechLoaderSettings settings, bool training)
+namespace {
+
+/// A batch of this shape without utterances.
+SpeechBatch empty_batch(const SpeechShape& shape, int64_t bins) {
+  SpeechBatch batch;
+  batch.shape = shape;
+  const auto rows = static_cast<size_t>(shape.rows), frames = static_cast<size_t>(shape.frames);
+  batch.features.assign(rows * static_cast<size_t>(shape.feature_frames * bins), 0.0F);
+  batch.feature_lengths.assign(rows, 0);
+  batch.frame_lengths.assign(rows, 0);
+  batch.positions.assign(rows * frames, 0.0F);
+  batch.targets.assign(rows * frames, 0);
+  batch.target_lengths.assign(rows, 0);
+  batch.entries.assign(rows, -1);
+  return batch;
+}
+
+}  // namespace
+
+SpeechLoader::SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus, const Config& config,
+                           bool training)
     : corpus_(std::move(corpus)),
-      settings_(std::move(settings)),
+      config_(config),
       training_(training),
-      filter_bank_(settings_.sample_rate, settings_.bins) {
-  for (const SpeechShape& shape : speech_shapes(settings_)) buckets_.push_back({shape, {}});
-  const std::vector<double>& limits = settings_.bucket_seconds;
+      filter_bank_(config.data.speech.sample_rate, config.model.speech.mel_bins) {
+  for (const SpeechShape& shape : speech_shapes(config, longest_in_evaluation(config)))
+    buckets_.push_back({shape, {}});
+  const std::vector<double>& limits = config_.data.speech.bucket_seconds;
   const auto& entries = corpus_->entries();
   for (size_t i = 0; i < entries.size(); ++i) {
     const auto limit = std::lower_bound(limits.begin(), limits.end(), entries[i].seconds);
     if (limit == limits.end()) {
-      throw Error("{}: {:.2f} s are more than the last of data.audio.bucket_seconds, {}",
+      throw Error("{}: {:.2f} s are more than the last of data.speech.bucket_seconds, {}",
                   entries[i].utterance.path, entries[i].seconds,
                   limits.empty() ? 0.0 : limits.back());
     }
@@ -71,16 +104,15 @@ SpeechLoader::SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus,
   }
 }
 
-std::vector<float> speech_features(const Utterance& utterance, double speed,
-                                   const SpeechLoaderSettings& settings,
+std::vector<float> speech_features(const Utterance& utterance, double speed, int64_t sample_rate,
                                    const FilterBank& filter_bank) {
   const auto rate = static_cast<double>(audio_info(utterance.path).sample_rate);
   const std::vector<float> samples =
       resample(read_audio(utterance.path, utterance.start, utterance.duration),
-               static_cast<double>(settings.sample_rate) / (rate * speed));
+               static_cast<double>(sample_rate) / (rate * speed));
   std::vector<float> features = filter_bank.compute(samples);
   if (features.empty()) throw Error("{}: shorter than a window of 25 ms", utterance.path);
-  normalize_features(features, settings.bins);
+  normalize_features(features, filter_bank.bins());
   return features;
 }
 
@@ -89,28 +121,17 @@ SpeechBatch SpeechLoader::get(int64_t number) const {
   int64_t index = number % batches_per_pass_;
   if (training_) {
     const Permutation order(static_cast<uint64_t>(batches_per_pass_),
-                            {settings_.seed, kBatchOrderStream}, pass);
+                            {config_.train.seed, kBatchOrderStream}, pass);
     index = static_cast<int64_t>(order(static_cast<uint64_t>(index)));
   }
   size_t chosen = 0;
   while (index >= buckets_[chosen].batches()) index -= buckets_[chosen++].batches();
   const Bucket& bucket = buckets_[chosen];
 
-  SpeechBatch batch;
-  batch.shape = bucket.shape;
-  const auto rows = static_cast<size_t>(batch.shape.rows),
-             frames = static_cast<size_t>(batch.shape.frames);
-  batch.features.assign(rows * static_cast<size_t>(batch.shape.feature_frames * settings_.bins),
-                        0.0F);
-  batch.feature_lengths.assign(rows, 0);
-  batch.frame_lengths.assign(rows, 0);
-  batch.positions.assign(rows * frames, 0.0F);
-  batch.targets.assign(rows * frames, 0);
-  batch.target_lengths.assign(rows, 0);
-  batch.entries.assign(rows, -1);
+  SpeechBatch batch = empty_batch(bucket.shape, config_.model.speech.mel_bins);
   const auto in_bucket = static_cast<int64_t>(bucket.entries.size());
   const Permutation order(static_cast<uint64_t>(in_bucket),
-                          {settings_.seed, kFirstBucketStream + chosen}, pass);
+                          {config_.train.seed, kFirstBucketStream + chosen}, pass);
   for (int64_t row = 0; row < batch.shape.rows; ++row) {
     int64_t place = index * batch.shape.rows + row;
     if (place >= in_bucket) break;
@@ -130,22 +151,23 @@ void SpeechLoader::fill_row(SpeechBatch& batch, int64_t row, int64_t entry_index
                             uint64_t sample) const {
   const SpeechEntry& entry = corpus_->entries()[static_cast<size_t>(entry_index)];
   double speed = 1.0;
-  if (training_ && settings_.speed_perturbation > 0.0) {
-    const Philox random = RandomStream{settings_.seed, kSpeedStream}.block(0, sample);
+  if (training_ && config_.augment.speech.speed > 0.0) {
+    const Philox random = RandomStream{config_.train.seed, kSpeedStream}.block(0, sample);
     const auto choice = static_cast<double>(uint64_t{random.words[0]} * 3 >> 32);
-    speed += (choice - 1.0) * settings_.speed_perturbation;
+    speed += (choice - 1.0) * config_.augment.speech.speed;
   }
-  std::vector<float> features = speech_features(entry.utterance, speed, settings_, filter_bank_);
-  const int64_t bins = settings_.bins;
+  std::vector<float> features =
+      speech_features(entry.utterance, speed, config_.data.speech.sample_rate, filter_bank_);
+  const int64_t bins = filter_bank_.bins();
   // Rounding may have made a frame more than the bucket's longest has.
-  const int64_t feature_frames =
+  const int64_t frames_there =
       std::min(static_cast<int64_t>(features.size()) / bins, batch.shape.feature_frames);
-  features.resize(static_cast<size_t>(feature_frames * bins));
-  if (training_ && !settings_.spec_augment.is_off())
-    spec_augment(settings_.spec_augment, {settings_.seed, kMaskStream}, sample, features, bins);
+  features.resize(static_cast<size_t>(frames_there * bins));
+  if (training_)
+    spec_augment(config_.augment.speech, {config_.train.seed, kMaskStream}, sample, features, bins);
 
   const auto at = static_cast<size_t>(row);
-  const int64_t frames = ceil_div(feature_frames, settings_.frame_stride);
+  const int64_t frames = speech_frames(config_.model.speech, frames_there);
   const auto most = static_cast<size_t>(batch.shape.frames);
   if (entry.targets.size() > most)
     throw Error("{}: {} letters in {} frames", entry.utterance.path, entry.targets.size(), most);
@@ -153,7 +175,7 @@ void SpeechLoader::fill_row(SpeechBatch& batch, int64_t row, int64_t entry_index
             batch.features.begin() + row * batch.shape.feature_frames * bins);
   std::copy(entry.targets.begin(), entry.targets.end(),
             batch.targets.begin() + row * batch.shape.frames);
-  batch.feature_lengths[at] = static_cast<int32_t>(feature_frames);
+  batch.feature_lengths[at] = static_cast<int32_t>(frames_there);
   batch.frame_lengths[at] = static_cast<int32_t>(frames);
   batch.target_lengths[at] = static_cast<int32_t>(entry.targets.size());
   batch.entries[at] = entry_index;
@@ -164,23 +186,54 @@ void SpeechLoader::fill_row(SpeechBatch& batch, int64_t row, int64_t entry_index
 }
 
 void SpeechLoader::fill_positions(SpeechBatch& batch, int64_t row, uint64_t sample) const {
-  const PositionAugment& augment = settings_.positions;
-  const RandomStream stream{settings_.seed, kPositionStream};
+  const PositionConfig& position = config_.model.position;
+  const bool moved = training_ && position.kind == PositionKind::cape;
+  const RandomStream stream{config_.train.seed, kPositionStream};
   double shift = 0.0, scale = 1.0;
-  if (training_) {
+  if (moved) {
     const Philox random = stream.block(0, sample);
-    shift = symmetric(random.words[0], augment.global_shift);
-    scale = std::exp(symmetric(random.words[1], std::log(augment.scale)));
+    shift = symmetric(random.words[0], position.cape_global_shift);
+    scale = std::exp(symmetric(random.words[1], std::log(position.cape_scale)));
   }
   for (int64_t t = 0; t < batch.shape.frames; ++t) {
-    double position = static_cast<double>(t) + shift;
-    if (training_ && augment.local_shift > 0.0) {
+    double at = static_cast<double>(t) + shift;
+    if (moved && position.cape_local_shift > 0.0) {
       const Philox random = stream.block(1 + static_cast<uint64_t>(t / 4), sample);
-      position += symmetric(random.words[t % 4], augment.local_shift);
+      at += symmetric(random.words[t % 4], position.cape_local_shift);
     }
     batch.positions[static_cast<size_t>(row * batch.shape.frames + t)] =
-        static_cast<float>(position * scale);
+        static_cast<float>(at * scale);
   }
+}
+
+SpeechBatch synthetic_speech(const Config& config, int64_t number) {
+  const SpeechShape shape = speech_shapes(config, longest_in_training(config)).back();
+  const int64_t bins = config.model.speech.mel_bins;
+  SpeechBatch batch = empty_batch(shape, bins);
+  const RandomStream stream{config.train.seed, kSyntheticStream};
+  const auto step = static_cast<uint64_t>(number);
+  // Of mean 0 and variance 1, as normalised features are.
+  for (size_t i = 0; i < batch.features.size(); ++i) {
+    const Philox random = stream.block(i / 4, step);
+    batch.features[i] = static_cast<float>(symmetric(random.words[i % 4], std::sqrt(3.0)));
+  }
+  const auto letters = static_cast<uint64_t>(config.data.speech.letters.size());
+  const int64_t targets = shape.frames / 2;  // about what English has a second
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    const auto at = static_cast<size_t>(row);
+    batch.feature_lengths[at] = static_cast<int32_t>(shape.feature_frames);
+    batch.frame_lengths[at] = static_cast<int32_t>(shape.frames);
+    batch.target_lengths[at] = static_cast<int32_t>(targets);
+    for (int64_t t = 0; t < shape.frames; ++t) {
+      const size_t i = at * static_cast<size_t>(shape.frames) + static_cast<size_t>(t);
+      batch.positions[i] = static_cast<float>(t);
+      // Of neighbours, so that none are equal and the frames are always enough.
+      if (t < targets) batch.targets[i] = 1 + static_cast<int32_t>((i + step) % letters);
+    }
+  }
+  batch.counted_targets = shape.rows * targets;
+  batch.seconds = static_cast<double>(shape.rows) * config.data.speech.bucket_seconds.back();
+  return batch;
 }
 
 }  // namespace sigtrain

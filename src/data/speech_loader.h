@@ -7,30 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "config/schema.h"
 #include "data/fbank.h"
-#include "data/spec_augment.h"
 #include "data/speech_corpus.h"
 
 namespace sigtrain {
-
-/// CAPE (Likhomanenko et al. 2021): positions (t + global + local[t]) * scale, in the model's
-/// frames, global and local uniform in [-max, max], log scale in [-log max, log max].
-struct PositionAugment {
-  double global_shift = 0.0, local_shift = 0.0, scale = 1.0;
-};
-
-struct SpeechLoaderSettings {
-  int64_t sample_rate = 16000;
-  int64_t bins = 80;
-  int64_t frame_stride = 3;            // feature frames to one of the model's
-  std::vector<double> bucket_seconds;  // rising: utterances up to each are batched together
-  double batch_seconds = 120.0;        // of a batch, padding included
-  uint64_t seed = 1;
-  // In training alone:
-  double speed_perturbation = 0.0;  // speeds 1 - p, 1 and 1 + p (Ko et al. 2015)
-  SpecAugment spec_augment;
-  PositionAugment positions;
-};
 
 /// What every batch of a bucket is padded to.
 struct SpeechShape {
@@ -39,8 +20,11 @@ struct SpeechShape {
   int64_t frames = 0;  // the model's; also the most targets of a row
 };
 
-/// The largest shape of each bucket.
-std::vector<SpeechShape> speech_shapes(const SpeechLoaderSettings& settings);
+/// The largest shape of each bucket that holds utterances of up to `longest` seconds.
+std::vector<SpeechShape> speech_shapes(const Config& config, double longest);
+/// In seconds: the longest utterances that are trained with, and that are evaluated.
+double longest_in_training(const Config& config);
+double longest_in_evaluation(const Config& config);
 
 /// Rows that hold no utterance, at the end of a bucket or where a recording turned out damaged,
 /// have no frames and no targets.
@@ -49,7 +33,7 @@ struct SpeechBatch {
   std::vector<float> features;           // [rows, feature_frames, bins], normalised; padding is 0
   std::vector<int32_t> feature_lengths;  // [rows]
   std::vector<int32_t> frame_lengths;    // [rows], of the model
-  std::vector<float> positions;          // [rows, frames]
+  std::vector<float> positions;          // [rows, frames], with CAPE as it moved them
   std::vector<int32_t> targets;          // [rows, frames]
   std::vector<int32_t> target_lengths;   // [rows]
   std::vector<int64_t> entries;          // [rows] of the corpus; -1: none
@@ -62,8 +46,7 @@ class SpeechLoader {
  public:
   /// With `training`, each pass visits every utterance once, in an order of its own, augmented
   /// afresh; without, in order of bucket and as they are.
-  SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus, SpeechLoaderSettings settings,
-               bool training);
+  SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus, const Config& config, bool training);
 
   /// Batch `number` of an endless run of passes. Safe to call from many threads.
   SpeechBatch get(int64_t number) const;
@@ -83,7 +66,7 @@ class SpeechLoader {
   void fill_positions(SpeechBatch& batch, int64_t row, uint64_t sample) const;
 
   std::shared_ptr<const SpeechCorpus> corpus_;
-  SpeechLoaderSettings settings_;
+  Config config_;
   bool training_;
   FilterBank filter_bank_;
   std::vector<Bucket> buckets_;
@@ -91,8 +74,11 @@ class SpeechLoader {
 };
 
 /// Normalised features [frames, bins] of an utterance at a speed. Throws what read_audio throws.
-std::vector<float> speech_features(const Utterance& utterance, double speed,
-                                   const SpeechLoaderSettings& settings,
+std::vector<float> speech_features(const Utterance& utterance, double speed, int64_t sample_rate,
                                    const FilterBank& filter_bank);
+
+/// Full batches of the last bucket, of random features and letters: to measure speed. A function of
+/// the number.
+SpeechBatch synthetic_speech(const Config& config, int64_t number);
 
 }  // namespace sigtrain

@@ -55,7 +55,7 @@ std::vector<Stream> BlockStack::allocate_inputs(const Context& context,
     input.residual = context.activation(config_.width);
     if (config_.norm.structure != NormStructure::post)
       input.branch.delta = context.activation(config_.width);
-    if (config_.stochastic_depth > 0.0)
+    if (config_.stochastic_depth > 0.0 || config_.layer_drop > 0.0)
       input.branch.sample_scale = context.statistic({context.batch});
     inputs.push_back(input);
   }
@@ -70,7 +70,8 @@ Tensor BlockStack::forward(const Context& context, const Tensor& x, const Tensor
     StreamGradient& gradient = pass.gradient;
     gradient.residual = context.activation(config_.width, Purpose::gradient);
     gradient.input = context.activation(config_.width, Purpose::gradient);
-    if (config_.dropout > 0.0 || config_.stochastic_depth > 0.0 || config_.layer_scale > 0.0)
+    if (config_.dropout > 0.0 || config_.stochastic_depth > 0.0 || config_.layer_drop > 0.0 ||
+        config_.layer_scale > 0.0)
       gradient.branch_buffer = context.activation(config_.width, Purpose::gradient);
   }
   pass.buffers.delta = context.activation(config_.width, Purpose::temporary);

@@ -85,9 +85,10 @@ void Attention::forward(const Context& context, const SequenceInfo& sequence, in
     ops.attention_forward(describe(context), inputs(context, sequence, saved),
                           {saved.out, 0, q_columns()}, saved.log_sum_exp, row_sum);
     if (context.diagnostics) {
-      ops.mean(row_sum, context.diagnostics->slot(Diagnostic::attention_row_sum, layer));
-      ops.root_mean_square(saved.out,
-                           context.diagnostics->slot(Diagnostic::attention_out_rms, layer));
+      context.diagnostics->take_mean(ops, Diagnostic::attention_row_sum, layer, row_sum,
+                                     sequence.key_lengths);
+      context.diagnostics->take_root_mean_square(ops, Diagnostic::attention_out_rms, layer,
+                                                 saved.out, sequence.key_lengths);
     }
   }
   out_.forward(context, saved.out, Activation::none, {}, y);

@@ -35,6 +35,7 @@ Block::Block(ParameterTable& table, const std::string& name, const ModelConfig& 
       drop_path_(config.layers > 1 ? config.stochastic_depth * static_cast<double>(layer) /
                                          static_cast<double>(config.layers - 1)
                                    : config.stochastic_depth),
+      layer_drop_(config.layer_drop),
       attention_half_(table, layer_name(name, "attention"), config, 2 * layer),
       attention_(table, layer_name(name, "attention"), config),
       mlp_half_(table, layer_name(name, "mlp"), config, 2 * layer + 1),
@@ -42,11 +43,11 @@ Block::Block(ParameterTable& table, const std::string& name, const ModelConfig& 
 
 void Block::forward(const Context& context, const SequenceInfo& sequence,
                     const BlockBuffers& buffers, Stream& stream, Saved& saved) const {
-  forward_half(context, attention_half_, buffers, stream, saved.attention_half, true,
+  forward_half(context, sequence, attention_half_, buffers, stream, saved.attention_half, true,
                [&](const Tensor& x, const Tensor& y) {
                  attention_.forward(context, sequence, layer_, x, y, saved.attention);
                });
-  forward_half(context, mlp_half_, buffers, stream, saved.mlp_half, false,
+  forward_half(context, sequence, mlp_half_, buffers, stream, saved.mlp_half, false,
                [&](const Tensor& x, const Tensor& y) { mlp_.forward(context, x, y, saved.mlp); });
 }
 
@@ -70,8 +71,9 @@ void Block::restore_normed(const Context& context, const Half& half, const HalfS
 }
 
 template <typename F>
-void Block::forward_half(const Context& context, const Half& half, const BlockBuffers& buffers,
-                         Stream& stream, HalfSaved& saved, bool is_attention, F f) const {
+void Block::forward_half(const Context& context, const SequenceInfo& sequence, const Half& half,
+                         const BlockBuffers& buffers, Stream& stream, HalfSaved& saved,
+                         bool is_attention, F f) const {
   // The output of a post-norm block is the input of the next, which does not know its norm.
   const bool keeps_normed = context.recompute != Recompute::norms_and_activations ||
                             (structure_ == NormStructure::post && !is_attention);
@@ -92,8 +94,8 @@ void Block::forward_half(const Context& context, const Half& half, const BlockBu
     f(x, delta);
   }
   if (is_attention && context.diagnostics) {
-    context.ops.root_mean_square(
-        delta, context.diagnostics->slot(Diagnostic::attention_branch_rms, layer_));
+    context.diagnostics->take_root_mean_square(context.ops, Diagnostic::attention_branch_rms,
+                                               layer_, delta, sequence.key_lengths);
   }
   stream.branch = {delta, context.weight(half.layer_scale), {}};
   stream.layer_scale = half.layer_scale;
@@ -103,6 +105,12 @@ void Block::forward_half(const Context& context, const Half& half, const BlockBu
     stream.branch.sample_scale = context.statistic({context.batch});
     context.ops.stochastic_depth({context.seed, half.depth_stream}, drop_path_,
                                  stream.branch.sample_scale);
+  }
+  if (context.training && layer_drop_ > 0.0) {
+    stream.branch.sample_scale = context.statistic({context.batch});
+    // Both halves draw the same number.
+    context.ops.layer_drop({context.seed, attention_half_.depth_stream}, layer_drop_,
+                           stream.branch.sample_scale);
   }
   if (structure_ == NormStructure::post) {
     saved.y = keeps_normed ? context.activation(width_) : buffers.normed;

@@ -56,8 +56,9 @@ class Block {
   };
 
   template <typename F>
-  void forward_half(const Context& context, const Half& half, const BlockBuffers& buffers,
-                    Stream& stream, HalfSaved& saved, bool is_attention, F f) const;
+  void forward_half(const Context& context, const SequenceInfo& sequence, const Half& half,
+                    const BlockBuffers& buffers, Stream& stream, HalfSaved& saved,
+                    bool is_attention, F f) const;
   template <typename F>
   void backward_half(const Context& context, const Half& half, const HalfSaved& saved,
                      StreamGradient& gradient, F f_backward) const;
@@ -67,7 +68,7 @@ class Block {
 
   int64_t layer_, width_;
   NormStructure structure_;
-  double dropout_, drop_path_;
+  double dropout_, drop_path_, layer_drop_;
   // Declared in forward order: construction registers the parameters.
   Half attention_half_;
   Attention attention_;

@@ -36,6 +36,24 @@ Tensor Diagnostics::slot(Diagnostic diagnostic, int64_t layer) const {
   return values_.reshape({values_.numel()}).slice(index, index + 1);
 }
 
+void Diagnostics::take_mean(Ops& ops, Diagnostic diagnostic, int64_t layer, const Tensor& x,
+                            const Tensor& lengths) const {
+  if (lengths) {
+    ops.sequence_mean(x, lengths, slot(diagnostic, layer));
+  } else {
+    ops.mean(x, slot(diagnostic, layer));
+  }
+}
+
+void Diagnostics::take_root_mean_square(Ops& ops, Diagnostic diagnostic, int64_t layer,
+                                        const Tensor& x, const Tensor& lengths) const {
+  if (lengths) {
+    ops.sequence_root_mean_square(x, lengths, slot(diagnostic, layer));
+  } else {
+    ops.root_mean_square(x, slot(diagnostic, layer));
+  }
+}
+
 std::array<std::vector<double>, kDiagnosticCount> Diagnostics::read(Ops& ops,
                                                                     ProcessGroup& group) const {
   std::vector<double> all = host_values(ops, values_);

@@ -31,6 +31,12 @@ class Diagnostics {
 
   /// The [1] tensor that a layer writes; overwritten by the next micro-batch.
   Tensor slot(Diagnostic diagnostic, int64_t layer) const;
+  /// The slot of a layer gets the mean of x [batch, heads, seq_len], or the root mean square of x
+  /// [batch * seq_len, C]; with lengths (optional, i32 [batch]) without the padding behind them.
+  void take_mean(Ops& ops, Diagnostic diagnostic, int64_t layer, const Tensor& x,
+                 const Tensor& lengths) const;
+  void take_root_mean_square(Ops& ops, Diagnostic diagnostic, int64_t layer, const Tensor& x,
+                             const Tensor& lengths) const;
   int64_t layers() const { return layers_; }
   /// One value a layer, by diagnostic, over what all ranks wrote; waits for the device and for
   /// them.

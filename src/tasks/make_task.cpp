@@ -3,6 +3,7 @@
 #include "config/derived.h"
 #include "tasks/image_classification.h"
 #include "tasks/language_modeling.h"
+#include "tasks/speech_recognition.h"
 
 namespace sigtrain {
 
@@ -16,6 +17,10 @@ std::unique_ptr<Task> make_task(Config& config) {
       model.seq_len = image_tokens(model.vision);
       if (model.vision.classes == 0) model.vision.classes = count_classes(config);
       return std::make_unique<ImageClassification>(config);
+    case TaskKind::speech_recognition:
+      model.seq_len = speech_seq_len(config);
+      model.vocab_size = Letters(config.data.speech.letters).vocab_size();
+      return std::make_unique<SpeechRecognition>(config);
   }
   throw Error("no such task");
 }

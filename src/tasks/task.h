@@ -4,7 +4,10 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "dist/process_group.h"
 #include "nn/context.h"
@@ -13,11 +16,12 @@ namespace sigtrain {
 
 /// Means over the counted targets of a step or an evaluation.
 struct LossReport {
-  double loss = 0.0;       // cross-entropy in nats, without smoothing and z-loss
-  double objective = 0.0;  // what is differentiated
-  double accuracy = 0.0;   // share of targets with the largest logit
+  double loss = 0.0;                 // cross-entropy in nats, without smoothing and z-loss
+  double objective = 0.0;            // what is differentiated
+  std::optional<double> accuracy{};  // share of targets with the largest logit
   int64_t targets = 0;
   std::optional<double> top5{};  // share of targets among the five largest logits
+  std::vector<std::pair<std::string, double>> more{};  // what else metrics.jsonl gets, in order
 };
 
 class Task {
@@ -41,6 +45,9 @@ class Task {
   /// name.
   virtual int64_t units_per_step() const = 0;
   virtual std::string_view unit() const = 0;
+
+  /// Units that micro_step(context, 0) stands for in a planning pass; absent: its part of a step.
+  virtual std::optional<double> planned_units() const { return std::nullopt; }
 
   /// Makes tables and batch memory; call once, also with a planning backend, before any pass.
   virtual void prepare(Ops& ops) = 0;

@@ -24,6 +24,13 @@ namespace {
 /// Whether something due every `every` steps is due at this one; 0: never.
 bool is_multiple(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
+/// What a report says beside the loss, under its name and `suffix`.
+void add_measures(MetricsRecord& line, const LossReport& report, const std::string& suffix = "") {
+  if (report.accuracy) line.add("accuracy" + suffix, *report.accuracy);
+  if (report.top5) line.add("top5" + suffix, *report.top5);
+  for (const auto& [name, value] : report.more) line.add(name + suffix, value);
+}
+
 /// Seconds since it was started.
 class Stopwatch {
  public:
@@ -275,8 +282,7 @@ class TrainingRun {
     line.split = "train";
     line.add("loss", loss.loss);
     if (loss.objective != loss.loss) line.add("objective", loss.objective);
-    line.add("accuracy", loss.accuracy);
-    if (loss.top5) line.add("top5", *loss.top5);
+    add_measures(line, loss);
     line.add("lr", config_.optimizer.learning_rate * factor);
     line.add("grad_norm", report_.grad_norm);
     line.add(fmt::format("{}s_per_second", task_.unit()), units_per_second);
@@ -325,16 +331,14 @@ class TrainingRun {
     line.step = progress_.step;
     line.split = "validation";
     line.add("loss", loss.loss);
-    line.add("accuracy", loss.accuracy);
-    if (loss.top5) line.add("top5", *loss.top5);
+    add_measures(line, loss);
     line.add("targets", loss.targets);
     if (memory_.parameters.average()) {
       ranks_.use_average(ops_);
       const LossReport average = task_.evaluate(evaluation);
       ranks_.use_weights(ops_);
       line.add("loss_ema", average.loss);
-      line.add("accuracy_ema", average.accuracy);
-      if (average.top5) line.add("top5_ema", *average.top5);
+      add_measures(line, average, "_ema");
     }
     line.add("seconds", total_seconds());
     line.add(fmt::format("{}s", task_.unit()), progress_.step * task_.units_per_step());
@@ -419,11 +423,16 @@ void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, Communicato
     load_weights(checkpoint, ops, memory.ranks, average);
     const LossReport loss = task.evaluate(context);
     if (!group.is_root()) return;
-    const std::string more = loss.top5 ? fmt::format("top-5 {:.4f}", *loss.top5)
-                                       : fmt::format("perplexity {:.3f}", std::exp(loss.loss));
-    spdlog::info("{}{}: validation loss {:.5f}, {}, accuracy {:.4f} over {} targets",
-                 checkpoint->path().string(), average ? " (averaged weights)" : "", loss.loss, more,
-                 loss.accuracy, loss.targets);
+    std::string more;
+    if (loss.top5) {
+      more = fmt::format(", top-5 {:.4f}", *loss.top5);
+    } else if (loss.accuracy) {
+      more = fmt::format(", perplexity {:.3f}", std::exp(loss.loss));
+    }
+    if (loss.accuracy) more += fmt::format(", accuracy {:.4f}", *loss.accuracy);
+    for (const auto& [name, value] : loss.more) more += fmt::format(", {} {:.4f}", name, value);
+    spdlog::info("{}{}: validation loss {:.5f}{} over {} targets", checkpoint->path().string(),
+                 average ? " (averaged weights)" : "", loss.loss, more, loss.targets);
   };
   telling_others(group, [&] {
     evaluate(false);

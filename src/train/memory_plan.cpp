@@ -64,9 +64,10 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
   MemoryPlan plan;
   if (training) {
     task.micro_step(context, 0);
-    plan.flops_per_unit = model_flops(config, task, backend, parameters) /
-                          (static_cast<double>(config.train.micro_batch * task.units_per_step()) /
-                           static_cast<double>(config.train.global_batch));
+    const double units = task.planned_units().value_or(
+        static_cast<double>(config.train.micro_batch * task.units_per_step()) /
+        static_cast<double>(config.train.global_batch));
+    plan.flops_per_unit = model_flops(config, task, backend, parameters) / units;
     Optimizer optimizer(parameters, ops, config.optimizer, config.model.width);
     optimizer.step(ops);
   }
