@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kRecordings = "/usr/share/asterisk/sounds/en_US_f_Allison/";
 
-/// tests/golden/make_speech_golden.py's made_signal.
+/// tests/golden/make_golden_speech.py's made_signal.
 std::vector<float> made_signal(size_t count) {
   std::vector<float> samples(count);
   uint32_t state = 12345;

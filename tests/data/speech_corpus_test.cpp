@@ -18,16 +18,16 @@ class SpeechCorpusTest : public testing::Test {
  protected:
   void SetUp() override { write_sound(folder_ / "good.wav", tone(1.0, 300, 8000), 8000); }
 
-  SpeechCorpus corpus(const std::string& lines, double max_damaged, double longest = 0.0) {
+  SpeechCorpus corpus(const std::string& lines, double max_damaged, double longest = 60.0) {
     std::string text = "path\tstart\tduration\ttranscript\n";
     for (int i = 0; i < 10; ++i) text += "good.wav\t0\t0\tab a\n";
     write_text(folder_ / "m.tsv", text + lines);
-    SpeechCorpusSettings settings;
-    settings.sample_rate = 8000;
-    settings.longest = longest;
-    settings.max_damaged = max_damaged;
-    settings.fastest = 1.1;
-    return SpeechCorpus({folder_ / "m.tsv"}, Letters("ab "), settings);
+    Config config;
+    config.data.speech.sample_rate = 8000;
+    config.data.speech.letters = "ab ";
+    config.data.speech.max_damaged = max_damaged;
+    config.augment.speech.speed = 0.1;
+    return SpeechCorpus({folder_ / "m.tsv"}, config, longest);
   }
 
   TemporaryFolder folder_;
@@ -69,7 +69,7 @@ TEST_F(SpeechCorpusTest, EachUnusableKindIsCountedNamedAndAnErrorPastItsShare) {
     EXPECT_THAT(tolerant.describe(), HasSubstr(c.example));
     const std::string error = message_of<Error>([&] { corpus(c.line, 0.09); });
     EXPECT_THAT(error, HasSubstr("1 of 11 utterances"));
-    EXPECT_THAT(error, HasSubstr("data.audio.max_damaged, 0.09"));
+    EXPECT_THAT(error, HasSubstr("data.speech.max_damaged, 0.09"));
     EXPECT_THAT(error, HasSubstr(c.example));
   }
 }

@@ -29,23 +29,24 @@ class SpeechLoaderTest : public testing::Test {
       text += name + "\t0\t0\t" + std::string(static_cast<size_t>(1 + i % 4), 'a') + "b\n";
     }
     write_text(folder_ / "m.tsv", text);
-    SpeechCorpusSettings corpus;
-    corpus.sample_rate = 8000;
-    corpus.fastest = 1.1;
+    SpeechDataConfig& data = config_.data.speech;
+    data.sample_rate = 8000;
+    data.letters = "ab ";
+    data.bucket_seconds = {0.5, 1.0, 2.0};
+    data.batch_seconds = 4.0;
+    config_.model.speech.mel_bins = 20;
+    config_.model.position.kind = PositionKind::cape;
+    config_.model.position.cape_global_shift = 10.0;
+    config_.model.position.cape_local_shift = 0.5;
+    config_.model.position.cape_scale = 1.2;
+    config_.augment.speech = {0.1, 1, 5, 1, 20, 0.3};
     corpus_ = std::make_shared<const SpeechCorpus>(std::vector<std::string>{folder_ / "m.tsv"},
-                                                   Letters("ab "), corpus);
-    settings_.sample_rate = 8000;
-    settings_.bins = 20;
-    settings_.bucket_seconds = {0.5, 1.0, 2.0};
-    settings_.batch_seconds = 4.0;
-    settings_.speed_perturbation = 0.1;
-    settings_.spec_augment = {1, 5, 1, 20, 0.3};
-    settings_.positions = {10.0, 0.5, 1.2};
+                                                   config_, 60.0);
   }
 
   TemporaryFolder folder_;
   std::shared_ptr<const SpeechCorpus> corpus_;
-  SpeechLoaderSettings settings_;
+  Config config_;
 };
 
 bool same(const SpeechBatch& a, const SpeechBatch& b) {
@@ -56,7 +57,7 @@ bool same(const SpeechBatch& a, const SpeechBatch& b) {
 }
 
 TEST_F(SpeechLoaderTest, EachPassHasEveryUtteranceOnceInAnOrderOfItsOwn) {
-  const SpeechLoader loader(corpus_, settings_, true);
+  const SpeechLoader loader(corpus_, config_, true);
   std::vector<std::vector<int64_t>> passes;
   for (int64_t pass = 0; pass < 3; ++pass) {
     std::vector<int64_t> seen;
@@ -75,23 +76,23 @@ TEST_F(SpeechLoaderTest, EachPassHasEveryUtteranceOnceInAnOrderOfItsOwn) {
 }
 
 TEST_F(SpeechLoaderTest, ABatchIsAFunctionOfItsNumber) {
-  const SpeechLoader loader(corpus_, settings_, true), again(corpus_, settings_, true);
+  const SpeechLoader loader(corpus_, config_, true), again(corpus_, config_, true);
   for (const int64_t number : {int64_t{0}, int64_t{7}, loader.batches_per_pass() * 5 + 2})
     EXPECT_TRUE(same(loader.get(number), again.get(number))) << number;
-  SpeechLoaderSettings other = settings_;
-  other.seed = 2;
+  Config other = config_;
+  other.train.seed = 2;
   EXPECT_FALSE(same(SpeechLoader(corpus_, other, true).get(0), loader.get(0)));
 }
 
 TEST_F(SpeechLoaderTest, BatchesAreWithinTheirShapesAndDuration) {
-  const std::vector<SpeechShape> largest = speech_shapes(settings_);
+  const std::vector<SpeechShape> largest = speech_shapes(config_, 2.0);
   ASSERT_EQ(largest.size(), 3u);
   for (size_t i = 0; i < largest.size(); ++i) {
-    EXPECT_LE(static_cast<double>(largest[i].rows) * settings_.bucket_seconds[i] / 0.9,
-              settings_.batch_seconds);
+    EXPECT_LE(static_cast<double>(largest[i].rows) * config_.data.speech.bucket_seconds[i],
+              config_.data.speech.batch_seconds);
     EXPECT_EQ(largest[i].frames, (largest[i].feature_frames + 2) / 3);
   }
-  const SpeechLoader loader(corpus_, settings_, true);
+  const SpeechLoader loader(corpus_, config_, true);
   std::map<int64_t, int64_t> rows_of_frames;  // one shape a bucket
   for (int64_t i = 0; i < 3 * loader.batches_per_pass(); ++i) {
     const SpeechBatch batch = loader.get(i);
@@ -123,7 +124,7 @@ TEST_F(SpeechLoaderTest, BatchesAreWithinTheirShapesAndDuration) {
 }
 
 TEST_F(SpeechLoaderTest, EvaluationHasNothingOfTheAugmentation) {
-  const SpeechLoader loader(corpus_, settings_, false);
+  const SpeechLoader loader(corpus_, config_, false);
   const FilterBank bank(8000, 20);
   std::vector<int64_t> seen;
   double seconds = 0.0, expected_seconds = 0.0;
@@ -136,7 +137,7 @@ TEST_F(SpeechLoaderTest, EvaluationHasNothingOfTheAugmentation) {
       seen.push_back(entry);
       const SpeechEntry& e = corpus_->entries()[static_cast<size_t>(entry)];
       expected_seconds += e.seconds;
-      const std::vector<float> features = speech_features(e.utterance, 1.0, settings_, bank);
+      const std::vector<float> features = speech_features(e.utterance, 1.0, 8000, bank);
       ASSERT_EQ(static_cast<int64_t>(features.size()),
                 batch.feature_lengths[static_cast<size_t>(row)] * 20);
       EXPECT_TRUE(std::equal(features.begin(), features.end(),
@@ -153,8 +154,8 @@ TEST_F(SpeechLoaderTest, EvaluationHasNothingOfTheAugmentation) {
 }
 
 TEST_F(SpeechLoaderTest, SpeedsAreOfThreeKinds) {
-  settings_.spec_augment = {};
-  const SpeechLoader loader(corpus_, settings_, true);
+  config_.augment.speech = {0.1};
+  const SpeechLoader loader(corpus_, config_, true);
   std::set<int32_t> lengths;  // of utterance 20
   for (int64_t i = 0; i < 30 * loader.batches_per_pass(); ++i) {
     const SpeechBatch batch = loader.get(i);
@@ -173,8 +174,8 @@ TEST_F(SpeechLoaderTest, SpeedsAreOfThreeKinds) {
 }
 
 TEST_F(SpeechLoaderTest, PositionsAreShiftedAndScaledAsAWhole) {
-  settings_.positions.local_shift = 0.0;
-  const SpeechLoader loader(corpus_, settings_, true);
+  config_.model.position.cape_local_shift = 0.0;
+  const SpeechLoader loader(corpus_, config_, true);
   std::set<float> steps;
   for (int64_t i = 0; i < loader.batches_per_pass(); ++i) {
     const SpeechBatch batch = loader.get(i);
@@ -196,7 +197,7 @@ TEST_F(SpeechLoaderTest, ARecordingDamagedSinceIsNamedAndItsRowEmpty) {
   // Within a header that still says two seconds.
   const std::string path = folder_ / "u22.wav";
   std::filesystem::resize_file(path, 200);
-  const SpeechLoader loader(corpus_, settings_, false);
+  const SpeechLoader loader(corpus_, config_, false);
   int64_t damaged = 0, rows = 0;
   for (int64_t i = 0; i < loader.batches_per_pass(); ++i) {
     const SpeechBatch batch = loader.get(i);
@@ -211,9 +212,9 @@ TEST_F(SpeechLoaderTest, ARecordingDamagedSinceIsNamedAndItsRowEmpty) {
 }
 
 TEST_F(SpeechLoaderTest, UtterancesBeyondTheLastBucketAreAnError) {
-  settings_.bucket_seconds = {0.5, 1.0};
-  EXPECT_THAT(message_of<Error>([&] { SpeechLoader(corpus_, settings_, true); }),
-              HasSubstr("more than the last of data.audio.bucket_seconds, 1"));
+  config_.data.speech.bucket_seconds = {0.5, 1.0};
+  EXPECT_THAT(message_of<Error>([&] { SpeechLoader(corpus_, config_, true); }),
+              HasSubstr("more than the last of data.speech.bucket_seconds, 1"));
 }
 
 }  // namespace

@@ -159,7 +159,8 @@ class Attention(nn.Module):
         self.register_buffer("offsets", in_default_dtype(offsets), persistent=False)
         self.register_buffer("rotations", in_default_dtype(rotations), persistent=False)
 
-    def forward(self, x):
+    def forward(self, x, padding=None):
+        """padding is added to the offsets of the logits, where some keys are none."""
         batch, seq_len, _ = x.shape
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
                    for part in self.qkv(x).split(self.widths, dim=-1))
@@ -169,6 +170,8 @@ class Attention(nn.Module):
         offsets = self.offsets
         if self.bias is not None:
             offsets = offsets + self.bias[:, None, None]
+        if padding is not None:
+            offsets = offsets + padding
         out = attend(self.kind, q, k, v, self.scale, offsets, self.is_causal)
         return self.out(out.transpose(1, 2).reshape(batch, seq_len, -1))
 
@@ -208,11 +211,11 @@ class Block(nn.Module):
             self.mlp_scale = LayerScale(width, model["layer_scale"])
         self.attention, self.mlp = Attention(model), Mlp(model)
 
-    def forward(self, x):
+    def forward(self, x, padding=None):
         if self.structure == "post":
-            x = self.attention_norm(x + self.attention_scale(self.attention(x)))
+            x = self.attention_norm(x + self.attention_scale(self.attention(x, padding)))
             return self.mlp_norm(x + self.mlp_scale(self.mlp(x)))
-        y = self.attention_post_norm(self.attention(self.attention_norm(x)))
+        y = self.attention_post_norm(self.attention(self.attention_norm(x), padding))
         x = x + self.attention_scale(y)
         return x + self.mlp_scale(self.mlp_post_norm(self.mlp(self.mlp_norm(x))))
 
