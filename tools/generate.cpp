@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -33,16 +32,6 @@ struct Arguments {
   bool average = false;
 };
 
-/// A checkpoint folder as it is; of a run's folder, the newest intact checkpoint.
-CheckpointReader open(const std::string& path) {
-  const auto warn = [](const std::string& message) { spdlog::warn("{}", message); };
-  if (std::filesystem::exists(std::filesystem::path(path) / "checkpoints")) {
-    if (auto newest = find_resumable(std::filesystem::path(path) / "checkpoints", warn))
-      return std::move(*newest);
-  }
-  return open_checkpoint(path);
-}
-
 /// Writes the decoded bytes as whole UTF-8 characters. Bytes that may yet become one are kept back,
 /// and bytes that never will are shown as U+FFFD: a model of bytes can sample any of them.
 class TextPrinter {
@@ -60,7 +49,8 @@ class TextPrinter {
 };
 
 int run(const Arguments& arguments) {
-  const CheckpointReader checkpoint = open(arguments.checkpoint);
+  const CheckpointReader checkpoint = open_run_or_checkpoint(
+      arguments.checkpoint, [](const std::string& message) { spdlog::warn("{}", message); });
   const Config config = read_config((checkpoint.path() / "config.yaml").string(), {});
   if (config.task != TaskKind::language_modeling)
     throw UsageError("{} holds no language model but one for {}", checkpoint.path().string(),

@@ -302,6 +302,14 @@ std::optional<CheckpointReader> find_resumable(
       steps.size(), folder.string());
 }
 
+CheckpointReader open_run_or_checkpoint(const fs::path& path,
+                                        const std::function<void(const std::string&)>& warn) {
+  if (fs::exists(path / "checkpoints")) {
+    if (auto newest = find_resumable(path / "checkpoints", warn)) return std::move(*newest);
+  }
+  return open_checkpoint(path);
+}
+
 std::vector<fs::path> set_aside_after(const fs::path& folder, int64_t step) {
   std::vector<fs::path> moved;
   for (const auto& [found_step, path] : list_steps(folder)) {

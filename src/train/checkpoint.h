@@ -77,6 +77,10 @@ CheckpointReader open_checkpoint(const std::filesystem::path& path);
 std::optional<CheckpointReader> find_resumable(const std::filesystem::path& folder,
                                                const std::function<void(const std::string&)>& warn);
 
+/// Opens the checkpoint folder `path`; of a run's folder, the one that find_resumable() gives.
+CheckpointReader open_run_or_checkpoint(const std::filesystem::path& path,
+                                        const std::function<void(const std::string&)>& warn);
+
 /// For a run that goes on from an older step: renames the checkpoints after `step` to
 /// abandoned_step_N, so that find_resumable() does not return to them. Returns the new paths.
 std::vector<std::filesystem::path> set_aside_after(const std::filesystem::path& folder,

@@ -9,6 +9,7 @@
 #include "config/reader.h"
 #include "config/writer.h"
 #include "models/vision_transformer.h"
+#include "tasks/make_task.h"
 
 namespace sigtrain {
 namespace {
@@ -129,6 +130,42 @@ TEST(Configs, TwinsDifferOnlyWhereTheyShould) {
   EXPECT_EQ(third.model.attention.kind, AttentionKind::softmax);
   EXPECT_EQ(third.model.norm.structure, NormStructure::hybrid);
   EXPECT_EQ(third.model.position.kind, PositionKind::alibi);
+}
+
+TEST(Configs, TheSpeechEncoderHas255MillionParameters) {
+  for (const char* name : {"asr_255m_librispeech", "asr_100h_librispeech", "asr_tedlium"}) {
+    for (const char* kind : {"_sigmoid", "_softmax"}) {
+      SCOPED_TRACE(std::string(name) + kind);
+      Config config = shipped(std::string(name) + kind);
+      EXPECT_EQ(config.model.layers, 36);
+      EXPECT_EQ(config.model.width, 768);
+      EXPECT_EQ(config.model.heads, 4);
+      EXPECT_EQ(head_dim(config.model), 192);
+      EXPECT_EQ(mlp_hidden(config.model), 3072);
+      constexpr int64_t width = 768, hidden = 3072, head_dim = 192, letters = 28;
+      constexpr int64_t linears = width * 3 * width + 3 * width + width * width + width +
+                                  2 * width * hidden + hidden + width;
+      constexpr int64_t norms_and_scales = 2 * 2 * width + 2 * head_dim + 2 * width;
+      constexpr int64_t front = 7 * 80 * 2 * width + 2 * width;
+      constexpr int64_t head = 2 * width + (width + 1) * (letters + 1);
+      const int64_t count = make_task(config)->parameters().count();
+      EXPECT_EQ(count, front + 36 * (linears + norms_and_scales) + head);
+      EXPECT_NEAR(static_cast<double>(count), 255e6, 2e6);
+    }
+  }
+}
+
+TEST(Configs, SpeechTwinsDifferInTheKindOfAttentionAlone) {
+  for (const std::string size :
+       {"asr_prompts", "asr_255m_librispeech", "asr_100h_librispeech", "asr_tedlium"}) {
+    const Config sigmoid = shipped(size + "_sigmoid");
+    Config softmax = shipped(size + "_softmax");
+    EXPECT_EQ(sigmoid.model.attention.kind, AttentionKind::sigmoid);
+    EXPECT_EQ(softmax.model.attention.kind, AttentionKind::softmax);
+    softmax.run.name = sigmoid.run.name;
+    softmax.model.attention.kind = AttentionKind::sigmoid;
+    EXPECT_EQ(to_yaml(softmax), to_yaml(sigmoid));
+  }
 }
 
 }  // namespace

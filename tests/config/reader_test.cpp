@@ -96,10 +96,10 @@ const Bad kBadFiles[] = {
      "own, "
      "indented)"},
     {"merge_key", "model:\n  <<: {layers: 3}\n",
-     "a.yaml:7: model.<<: unknown key (known here: seq_len, vocab_size, vision, layers, width, "
-     "heads, "
+     "a.yaml:7: model.<<: unknown key (known here: seq_len, vocab_size, vision, speech, layers, "
+     "width, heads, "
      "kv_heads, head_dim, attention, norm, position, mlp, linear_bias, tied_embedding, dropout, "
-     "stochastic_depth, layer_scale)"},
+     "stochastic_depth, layer_drop, layer_scale)"},
     {"text_for_integer", "model: {layers: abc}\n",
      "a.yaml:6: model.layers: expects an integer, got 'abc'"},
     {"fraction_for_integer", "model: {layers: 2.5}\n",
@@ -181,10 +181,10 @@ const Bad kBadFiles[] = {
      "a.yaml:6: model.layers: expects an integer, got "
      "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"},
     {"base_in_a_section", "model: {base: x.yaml}\n",
-     "a.yaml:6: model.base: unknown key (known here: seq_len, vocab_size, vision, layers, width, "
-     "heads, "
+     "a.yaml:6: model.base: unknown key (known here: seq_len, vocab_size, vision, speech, layers, "
+     "width, heads, "
      "kv_heads, head_dim, attention, norm, position, mlp, linear_bias, tied_embedding, dropout, "
-     "stochastic_depth, layer_scale)"},
+     "stochastic_depth, layer_drop, layer_scale)"},
     {"missing_base", "base: no/such.yaml\n",
      "a.yaml:6: base: cannot read 'no/such.yaml': No such file or directory"},
     {"base_is_a_list", "base: [x.yaml]\n",

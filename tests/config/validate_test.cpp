@@ -163,8 +163,62 @@ TEST(Validate, RefusesKeysOfAnotherTask) {
             "--set data.source=cifar10: cifar10 holds no data for task language_modeling");
   EXPECT_EQ(files.error("a.yaml", {"task=image_clasification"}),
             "--set task=image_clasification: expects one of language_modeling, "
-            "image_classification, got 'image_clasification' (did you mean "
+            "image_classification, speech_recognition, got 'image_clasification' (did you mean "
             "'image_classification'?)");
+}
+
+constexpr const char* kGoodSpeech = R"(task: speech_recognition
+run: {name: x}
+model: {seq_len: 0, attention: {causal: false}, position: {kind: alibi}}
+train: {micro_batch: 1, global_batch: 2}
+data: {source: speech, train: [a], validation: [b]}
+)";
+
+TEST(Validate, RefusesImpossibleSpeech) {
+  ConfigFiles files;
+  files.write("a.yaml", kGoodSpeech);
+  EXPECT_NO_THROW(files.read("a.yaml", {}));
+  EXPECT_NO_THROW(files.read("a.yaml", {"model.position.kind=cape", "model.vocab_size=29"}));
+  const std::vector<std::pair<std::string, std::string>> table = {
+      {"model.attention.causal=true", "must be false: an utterance is heard as a whole"},
+      {"model.position.kind=learned",
+       "must be none, rope, alibi, sincos or cape: utterances have no largest length to learn"},
+      {"model.vocab_size=28", "must be 29, data.speech.letters and the blank, or 0"},
+      {"model.seq_len=7", "must be 0, or the frames of the last of data.speech.bucket_seconds"},
+      {"loss.label_smoothing=0.1", "has no effect on CTC"},
+      {"loss.z_loss=0.1", "has no effect on CTC"},
+      {"train.micro_batch=2", "must be 1: one of the batches that data.speech.batch_seconds makes"},
+      {"train.cuda_graph=true", "must be false: batches of speech differ in shape"},
+      {"eval.sequences=5", "must be 0: error rates are over the whole of data.validation"},
+      {"data.speech.bucket_seconds=[]", "must list a duration at least"},
+      {"data.speech.bucket_seconds=[1, 1]", "must rise, from more than 0 to at most 3600"},
+      {"data.speech.bucket_seconds=[0, 1]", "must rise, from more than 0 to at most 3600"},
+      {"data.speech.letters=abca", "must have each of its letters once"},
+      {"data.speech.batch_seconds=0", "must be greater than 0, is 0"},
+      {"model.speech.stride=0", "must be in [1, 16777216], is 0"},
+      {"model.vision.classes=3", "has no effect on task speech_recognition"},
+      {"augment.flip=true", "has no effect on task speech_recognition"},
+      {"data.source=idx", "idx holds no data for task speech_recognition"},
+      {"data.train=[]", "must list manifests or folders of speech"},
+  };
+  for (const auto& [text, message] : table)
+    EXPECT_EQ(files.error("a.yaml", {text}), "--set " + text + ": " + message);
+  EXPECT_THAT(files.error("a.yaml", {"model.layer_drop=0.1", "model.stochastic_depth=0.1"}),
+              testing::HasSubstr("does not go together with model.stochastic_depth"));
+}
+
+TEST(Validate, RefusesSpeechSettingsOfOtherTasks) {
+  ConfigFiles files;
+  files.write("a.yaml", kGood);
+  for (const char* text : {"model.speech.kernel=5", "data.speech.letters=ab",
+                           "augment.speech.speed=0.1", "eval.beam_width=4"}) {
+    EXPECT_EQ(files.error("a.yaml", {text}),
+              "--set " + std::string(text) + ": has no effect on task language_modeling");
+  }
+  EXPECT_EQ(files.error("a.yaml", {"model.position.kind=cape"}),
+            "--set model.position.kind=cape: cape is of speech: its positions are in time");
+  EXPECT_EQ(files.error("a.yaml", {"data.source=speech"}),
+            "--set data.source=speech: speech holds no data for task language_modeling");
 }
 
 TEST(Validate, AllowsUnusualButPossibleConfigs) {

@@ -66,7 +66,9 @@ void change(E& value, const Range&) {
   }
 }
 
-Config changed() {
+/// Every value another than its default, for one task; but of the others' sections, which it may
+/// not change.
+Config changed(TaskKind task) {
   Config config;
   for_each_value(config, [](const std::string&, const auto& field, auto& value) {
     change(value, field.range);
@@ -80,7 +82,32 @@ Config changed() {
   config.model.heads = 6;
   config.model.kv_heads = 2;
   config.model.head_dim = 10;
-  // The task is now image classification, on grey images.
+  config.model.position.cape_scale = 1.5;
+  config.task = task;
+  if (task == TaskKind::speech_recognition) {
+    config.model.vision = {};
+    config.data.image = {};
+    const SpeechAugmentConfig augment = config.augment.speech;
+    config.augment = {};
+    config.augment.speech = augment;
+    config.model.seq_len = 0;
+    config.model.vocab_size = 0;
+    config.model.attention.causal = false;
+    config.model.layer_drop = 0.0;
+    config.loss.label_smoothing = config.loss.z_loss = 0.0;
+    config.train.micro_batch = 1;
+    config.train.cuda_graph = false;
+    config.eval.sequences = 0;
+    config.data.source = DataSource::speech;
+    config.data.speech.letters = "ab:# '-\"";
+    config.data.speech.bucket_seconds = {0.1, 3.0, 1e2};
+    return config;
+  }
+  // Of grey images.
+  config.model.speech = {};
+  config.data.speech = {};
+  config.augment.speech = {};
+  config.eval.beam_width = 0;
   config.model.seq_len = 0;
   config.model.vocab_size = 0;
   config.model.vision.image_size = 68;
@@ -97,11 +124,13 @@ Config changed() {
 }
 
 TEST(Writer, RoundTripsEveryKey) {
-  const Config config = changed();
-  ASSERT_NO_THROW(validate(config));
-  ConfigFiles files;
-  files.write("a.yaml", to_yaml(config));
-  expect_equal(files.read("a.yaml"), config);
+  for (const TaskKind task : {TaskKind::image_classification, TaskKind::speech_recognition}) {
+    const Config config = changed(task);
+    ASSERT_NO_THROW(validate(config));
+    ConfigFiles files;
+    files.write("a.yaml", to_yaml(config));
+    expect_equal(files.read("a.yaml"), config);
+  }
 }
 
 TEST(Writer, RoundTripsDefaultsAndSpecialForms) {

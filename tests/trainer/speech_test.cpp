@@ -1,0 +1,184 @@
+// Recognition of speech through the programs: training, resuming, transcribing, and bad input.
+#include "../data/sound.h"
+#include "small_run.h"
+
+namespace sigtrain {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using Words = std::vector<std::string>;
+
+/// Letters as tones: "a" is low, "b" is high. Everything with state that a resumed run must bring
+/// back is on.
+class SpeechRun : public SmallRun {
+ protected:
+  SpeechRun() {
+    std::string train = header, test = header;
+    for (int i = 0; i < 24; ++i) {
+      std::string text;
+      std::vector<float> samples;
+      for (int n = 0; n < 2 + i % 5; ++n) {
+        const bool is_a = (i >> n) % 2 == 0;
+        const auto letter = tone(0.15, is_a ? 400 : 1600, 8000), pause = tone(0.08, 100, 8000, 10);
+        samples.insert(samples.end(), letter.begin(), letter.end());
+        samples.insert(samples.end(), pause.begin(), pause.end());
+        text += is_a ? 'a' : 'b';
+      }
+      const std::string name = "sounds/" + std::to_string(i) + ".wav";
+      write_sound((folder() / name).string(), samples, 8000);
+      (i % 6 == 0 ? test : train) += name + "\t0\t0\t" + text + "\n";
+    }
+    spill(folder() / "train.tsv", train);
+    spill(folder() / "test.tsv", test);
+    spill(folder() / "small.yaml", config);
+  }
+
+  static constexpr const char* header = "path\tstart\tduration\ttranscript\n";
+  static constexpr const char* config = R"(task: speech_recognition
+run: {name: small}
+model:
+  seq_len: 0
+  speech: {mel_bins: 16}
+  layers: 2
+  width: 32
+  heads: 2
+  attention: {kind: sigmoid, causal: false, qk_norm: true}
+  norm: {kind: layernorm}
+  position: {kind: cape, cape_global_shift: 5, cape_scale: 1.1}
+  mlp: {kind: gelu, hidden: 64}
+  linear_bias: true
+  dropout: 0.1
+  layer_drop: 0.2
+optimizer: {learning_rate: 0.01, ema_decay: 0.9}
+schedule: {warmup_steps: 2}
+train: {steps: 12, micro_batch: 1, global_batch: 2}
+data:
+  source: speech
+  train: [train.tsv]
+  validation: [test.tsv]
+  speech: {sample_rate: 8000, letters: "ab ", bucket_seconds: [0.8, 1.5], batch_seconds: 4}
+augment:
+  speech: {speed: 0.1, frequency_masks: 1, frequency_width: 3, time_masks: 1, time_width: 5}
+eval: {every: 6}
+checkpoint: {every: 6, keep: 3}
+log: {every: 1}
+)";
+};
+
+TEST_F(SpeechRun, LearnsReportsItsErrorsAndTranscribes) {
+  // Nothing but the tones themselves, so that a few steps are enough.
+  train_well({"--set", "train.steps=220", "--set", "model.dropout=0", "--set", "model.layer_drop=0",
+              "--set", "augment.speech.time_masks=0", "--set", "augment.speech.frequency_masks=0",
+              "--set", "model.position.kind=alibi", "--set", "eval.every=220", "--set",
+              "eval.beam_width=4", "--set", "log.every=20"});
+  const auto lines = metrics("small");
+  const auto& last = lines.back();
+  EXPECT_EQ(last.at("split"), "validation");
+  for (const char* name : {"letter_error_rate", "word_error_rate", "letter_error_rate_up_to_0.8s",
+                           "word_error_rate_up_to_1.5s"})
+    EXPECT_TRUE(last.contains(name)) << name << " in " << last;
+  EXPECT_FALSE(last.contains("accuracy"));
+  EXPECT_LE(last.at("letter_error_rate").get<double>(), 0.1) << last;
+  EXPECT_LT(lines[lines.size() - 2].at("loss").get<double>(), 0.3);
+  for (const char* name : {"attention_out_rms", "attention_row_sum", "audio_seconds"})
+    EXPECT_TRUE(lines[0].contains(name)) << name;
+
+  const ProcessResult one = run("transcribe", {"runs/small", "sounds/8.wav"});
+  EXPECT_EQ(one.exit_code, 0) << one.output();
+  EXPECT_EQ(one.out, "aaaba\n");
+  // All that can be read is, and the rest is named.
+  spill(folder() / "noise.wav", "no recording");
+  const ProcessResult many =
+      run("transcribe", {"runs/small", "sounds/8.wav", "noise.wav", "sounds/5.wav", "--beam", "8"});
+  EXPECT_EQ(many.exit_code, 1);
+  EXPECT_EQ(many.out, "sounds/8.wav\taaaba\nsounds/5.wav\tba\n");
+  EXPECT_THAT(many.err, HasSubstr("noise.wav: no audio that can be read"));
+
+  const ProcessResult evaluated =
+      run("trainer", {"--config", "runs/small/config.yaml", "--eval-only"});
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output();
+  EXPECT_THAT(evaluated.output(), HasSubstr("letter_error_rate"));
+}
+
+TEST_F(SpeechRun, ResumesToTheSameBits) {
+  train_well({});
+  // As if stopped after step 6, and gone on with by the file that the run wrote.
+  train_well({"--set", "run.name=other"}, 2);
+  fs::remove_all(checkpoint("other", 12));
+  const ProcessResult resumed =
+      run("trainer", {"--config", "runs/other/config.yaml", "--resume", "auto"});
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.output();
+  EXPECT_THAT(resumed.output(), HasSubstr("at step 6"));
+  auto expected = metrics("small"), actual = metrics("other");
+  for (auto* lines : {&expected, &actual})
+    for (auto& line : *lines) line.erase("audio_seconds_per_second");
+  EXPECT_EQ(actual, expected);
+  EXPECT_TRUE(slurp(checkpoint("small", 12) / "model.safetensors") ==
+              slurp(checkpoint("other", 12) / "model.safetensors"));
+}
+
+TEST_F(SpeechRun, BadUtterancesAreCountedNamedAndAnErrorPastTheirShare) {
+  write_sound((folder() / "short.wav").string(), tone(0.05, 300, 8000), 8000);
+  write_sound((folder() / "empty.wav").string(), {}, 8000);
+  const std::string good = slurp(folder() / "train.tsv");
+  spill(folder() / "train.tsv", good + "missing.wav\t0\t0\ta\nempty.wav\t0\t0\ta\n" +
+                                    "sounds/1.wav\t0\t0\taxb\nshort.wav\t0\t0\tabab\n");
+  const ProcessResult refused = train({});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output(),
+              AllOf(HasSubstr("4 of 24 utterances"), HasSubstr("data.speech.max_damaged, 0.01"),
+                    HasSubstr("missing.wav"), HasSubstr("empty.wav: the audio is empty"),
+                    HasSubstr("'axb' has a letter that data.speech.letters lacks"),
+                    HasSubstr("short.wav")));
+  EXPECT_FALSE(fs::exists(folder() / "runs"));
+  const ProcessResult tolerated =
+      train_well({"--set", "data.speech.max_damaged=0.2", "--set", "train.steps=2"});
+  EXPECT_THAT(tolerated.output(), AllOf(HasSubstr("20 utterances"), HasSubstr("2 unreadable"),
+                                        HasSubstr("1 with unknown letters"),
+                                        HasSubstr("1 shorter than their letters")));
+}
+
+TEST_F(SpeechRun, RecordingsDamagedWithinAreNamedAndAnErrorPastTheirShare) {
+  // The header is whole, the samples are not all there.
+  write_sound((folder() / "cut.flac").string(), tone(1.0, 300, 8000), 8000,
+              SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+  fs::resize_file(folder() / "cut.flac", fs::file_size(folder() / "cut.flac") / 2);
+  spill(folder() / "train.tsv", slurp(folder() / "train.tsv") + "cut.flac\t0\t0\ta\n");
+  const ProcessResult refused = train({});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output(),
+              AllOf(HasSubstr("1 recordings turned out damaged"), HasSubstr("cut.flac: damaged")));
+  const ProcessResult tolerated = train_well({"--set", "data.speech.max_damaged=0.1"});
+  EXPECT_THAT(tolerated.output(), HasSubstr("left out: "));
+}
+
+TEST_F(SpeechRun, ConfigMistakesAreNamed) {
+  const ProcessResult result =
+      train({"--set", "data.speech.bucket_seconds=[2, 1]", "--set", "model.attention.causal=true",
+             "--set", "train.micro_batch=2", "--set", "model.vision.image_size=32", "--set",
+             "model.vocab_size=9", "--set", "model.speech.stride=0"});
+  EXPECT_EQ(result.exit_code, 2);
+  for (const char* part :
+       {"data.speech.bucket_seconds", "must rise", "model.attention.causal", "train.micro_batch",
+        "model.vision.image_size", "has no effect on task speech_recognition", "model.vocab_size",
+        "model.speech.stride"})
+    EXPECT_THAT(result.output(), HasSubstr(part));
+  spill(folder() / "small.yaml", std::string(kSmallConfig));
+  const ProcessResult other = train({"--set", "data.speech.sample_rate=8000", "--set",
+                                     "model.position.kind=cape", "--set", "eval.beam_width=3"});
+  EXPECT_EQ(other.exit_code, 2);
+  for (const char* part : {"data.speech.sample_rate", "has no effect on task language_modeling",
+                           "cape is of speech", "eval.beam_width"})
+    EXPECT_THAT(other.output(), HasSubstr(part));
+}
+
+TEST_F(SpeechRun, OfAnotherTaskIsRefused) {
+  train_well({"--set", "train.steps=2"});
+  const ProcessResult generated = run("generate", {"runs/small"});
+  EXPECT_EQ(generated.exit_code, 2);
+  EXPECT_THAT(generated.output(), HasSubstr("no language model but one for speech_recognition"));
+}
+
+}  // namespace
+}  // namespace sigtrain
