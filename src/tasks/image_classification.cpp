@@ -3,9 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "data/fnv.h"
+#include "data/loader_threads.h"
 #include "ops/host_values.h"
 
 namespace sigtrain {
@@ -18,17 +18,6 @@ LossReport mean_of(const std::vector<double>& sums) {
   return {sums[class_sum_nll] / count, sums[class_sum_objective] / count,
           sums[class_sum_correct] / count, static_cast<int64_t>(count),
           sums[class_sum_correct_of_5] / count};
-}
-
-int worker_count(const DataConfig& data) {
-  if (data.workers > 0) return static_cast<int>(data.workers);
-  // Each holds a batch: many would hold much memory, and 16 outrun a GPU.
-  return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 16U));
-}
-
-/// As many batches as there are threads to make them, if not more.
-int64_t prefetch_depth(const DataConfig& data) {
-  return std::max<int64_t>(data.prefetch, worker_count(data));
 }
 
 std::unique_ptr<ImageSet> open(const Config& config, const std::vector<std::string>& paths) {
@@ -96,7 +85,7 @@ LabelledImages ImageClassification::rows(int64_t begin, int64_t end, bool with_t
 void ImageClassification::begin_step(Ops& ops, int64_t step) {
   if (!prefetcher_ || prefetcher_->step() != step) {
     prefetcher_.emplace([this](int64_t s) { return train_->get(s); }, step,
-                        prefetch_depth(config_.data), worker_count(config_.data));
+                        prefetch_depth(config_.data), loader_threads(config_.data));
   }
   const ImageBatch batch = *prefetcher_->next();
   ops.upload(images_, batch.images.data());
@@ -130,7 +119,7 @@ LossReport ImageClassification::evaluate(Context& context) {
   }
   context.ops.fill(sums_, 0.0);
   Prefetcher<ImageBatch> batches([this](int64_t step) { return validation_->get(step); }, 0,
-                                 prefetch_depth(config_.data), worker_count(config_.data),
+                                 prefetch_depth(config_.data), loader_threads(config_.data),
                                  validation_->steps());
   while (const std::optional<ImageBatch> next = batches.next()) {
     context.ops.upload(batch.images, next->images.data());

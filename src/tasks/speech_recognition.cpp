@@ -3,25 +3,15 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "config/derived.h"
 #include "data/fnv.h"
+#include "data/loader_threads.h"
 #include "ops/host_values.h"
 #include "tasks/ctc_decoder.h"
 
 namespace sigtrain {
 namespace {
-
-int worker_count(const DataConfig& data) {
-  if (data.workers > 0) return static_cast<int>(data.workers);
-  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-}
-
-/// As many batches as there are threads to make them, if not more.
-int64_t prefetch_depth(const DataConfig& data) {
-  return std::max<int64_t>(data.prefetch, worker_count(data));
-}
 
 /// The loss of a letter that the sums [ctc_sum_slots] of a step or an evaluation stand for.
 LossReport mean_of(const std::vector<double>& sums) {
@@ -156,7 +146,7 @@ void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
         [this](int64_t number) {
           return train_ ? train_->get(number) : synthetic_speech(config_, number);
         },
-        first, prefetch_depth(config_.data), worker_count(config_.data));
+        first, prefetch_depth(config_.data), loader_threads(config_.data));
   }
   step_batches_.clear();
   step_targets_ = 0;
@@ -236,7 +226,7 @@ LossReport SpeechRecognition::evaluate(Context& context) {
   const std::vector<double>& limits = config_.data.speech.bucket_seconds;
   std::vector<ErrorCounts> by_bucket(limits.size());
   Prefetcher<SpeechBatch> batches([this](int64_t number) { return validation_->get(number); }, 0,
-                                  prefetch_depth(config_.data), worker_count(config_.data),
+                                  prefetch_depth(config_.data), loader_threads(config_.data),
                                   validation_->batches_per_pass());
   while (const std::optional<SpeechBatch> batch = batches.next()) {
     report_damaged(*batch, validation_->corpus());

@@ -1,0 +1,99 @@
+// Whole speech encoders on the GPU, over utterances of unequal lengths: their gradients against the
+// CPU's, and the same bits every time.
+#include "config/enum_names.h"
+#include "models/small_speech.h"
+#include "needs_gpu.h"
+#include "ops/cuda/cuda_ops.h"
+
+namespace sigtrain {
+namespace {
+
+struct SpeechCase {
+  AttentionKind kind;
+  PositionKind position;
+  NormStructure structure;
+};
+
+class GpuSpeech : public NeedsGpu, public ::testing::WithParamInterface<SpeechCase> {
+ protected:
+  static ModelConfig model() {
+    const SpeechCase c = GetParam();
+    ModelConfig model;
+    model.vocab_size = 29;
+    model.speech.mel_bins = 40;
+    model.layers = 3;
+    model.width = 384;
+    model.heads = 2;  // of 192, as the large model's
+    model.norm.kind = NormKind::layernorm;
+    model.norm.structure = c.structure;
+    model.position.kind = c.position;
+    model.mlp = {MlpKind::gelu, 512};
+    model.attention.kind = c.kind;
+    model.attention.causal = false;
+    model.attention.qk_norm = true;
+    if (c.kind == AttentionKind::sigmoid) model.attention.bias.value = -4.0;
+    model.linear_bias = true;
+    model.layer_drop = 0.2;
+    return model;
+  }
+  static SpokenRows rows() {
+    RandomValues random(5);
+    return random_speech(random, model(), {300, 211, 30, 477}, 20);
+  }
+};
+
+// The tolerances are models_test.cpp's: as many roundings to bfloat16 lie in a row.
+TEST_P(GpuSpeech, GradientsAreTheCpus) {
+  SpokenRows speech = rows();
+  SmallSpeech<float> cpu(model(), speech, 11);
+  SmallSpeech<float, CudaOps> gpu(model(), speech, 11);
+  cpu.zero_gradients();
+  gpu.zero_gradients();
+  const std::vector<double> cpu_sums = cpu.train(speech), gpu_sums = gpu.train(speech);
+  EXPECT_NEAR(gpu_sums[ctc_sum_nll] / cpu_sums[ctc_sum_nll], 1.0, 0.005);
+  EXPECT_EQ(gpu_sums[ctc_sum_sequences], cpu_sums[ctc_sum_sequences]);
+  EXPECT_EQ(gpu_sums[ctc_sum_targets], cpu_sums[ctc_sum_targets]);
+  for (ParameterId id = 0; id < cpu.tensors(); ++id) {
+    const std::vector<double> expected = cpu.gradient_values(id), actual = gpu.gradient_values(id);
+    double product = 0.0, expected_squares = 0.0, actual_squares = 0.0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      product += expected[i] * actual[i];
+      expected_squares += expected[i] * expected[i];
+      actual_squares += actual[i] * actual[i];
+    }
+    const std::string& name = cpu.table()[id].name;
+    if (expected_squares == 0.0) {  // of a layer that was left out
+      EXPECT_EQ(actual_squares, 0.0) << name;
+      continue;
+    }
+    EXPECT_GT(product / std::sqrt(expected_squares * actual_squares), 0.999) << name;
+    EXPECT_NEAR(std::sqrt(actual_squares / expected_squares), 1.0, 0.03) << name;
+  }
+}
+
+TEST_P(GpuSpeech, GivesTheSameBitsTwiceAndWithRecomputation) {
+  SpokenRows speech = rows();
+  const auto gradients = [&](Recompute recompute) {
+    SmallSpeech<float, CudaOps> encoder(model(), speech, 11, recompute);
+    encoder.zero_gradients();
+    encoder.train(speech);
+    return host_values(encoder.ops(), encoder.parameters().gradients());
+  };
+  const std::vector<double> first = gradients(Recompute::none);
+  for (const auto& recompute : kEnumNames<Recompute>)
+    EXPECT_TRUE(gradients(recompute.value) == first) << recompute.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , GpuSpeech,
+    ::testing::Values(SpeechCase{AttentionKind::sigmoid, PositionKind::alibi, NormStructure::pre},
+                      SpeechCase{AttentionKind::softmax, PositionKind::alibi, NormStructure::pre},
+                      SpeechCase{AttentionKind::sigmoid, PositionKind::cape, NormStructure::hybrid},
+                      SpeechCase{AttentionKind::softmax, PositionKind::rope, NormStructure::post}),
+    [](const auto& info) {
+      return std::string(enum_name(info.param.kind)) + "_" +
+             std::string(enum_name(info.param.position));
+    });
+
+}  // namespace
+}  // namespace sigtrain
