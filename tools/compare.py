@@ -230,6 +230,12 @@ def classifies(runs):
     return any("top5" in record for run in runs for record in run.records["validation"])
 
 
+def recognises_speech(runs):
+    """Whether any run judges itself by its letter error rate."""
+    return any("letter_error_rate" in record for run in runs
+               for record in run.records["validation"])
+
+
 def summarise(runs, span):
     """The rows of the table, as {column: text}."""
     base = next((run for run in runs if not run.is_empty()), runs[0])
@@ -261,6 +267,10 @@ def summarise(runs, span):
             for key, column in (("accuracy", "accuracy"), ("accuracy_ema", "averaged weights")):
                 _, values = finite(run.series("validation", "step"), run.series("validation", key))
                 row[column] = f"{values[-1]:.2%}" if len(values) else "–"
+        if recognises_speech(runs):
+            for key in ("letter_error_rate", "word_error_rate"):
+                _, values = finite(run.series("validation", "step"), run.series("validation", key))
+                row[f"best {key.replace('_', ' ')}"] = f"{min(values):.2%}" if len(values) else "–"
         if run is base:
             row["difference"] = "reference"
         else:
@@ -408,17 +418,19 @@ def draw_loss(axes, runs, kind, title, span):
     axes.set_ylabel("loss")
 
 
-def draw_accuracy(axes, runs):
-    axes.set_title("Validation accuracy")
+def draw_measure(axes, runs, key):
+    """A share that the runs record at each evaluation: accuracy, letter_error_rate."""
+    name = key.replace("_", " ")
+    axes.set_title(f"Validation {name}")
     curves = []
     for run in runs:
-        x, accuracy = finite(run.series("validation", "step"), run.series("validation", "accuracy"))
+        x, share = finite(run.series("validation", "step"), run.series("validation", key))
         if len(x):
-            axes.plot(x, accuracy, color=run.colour, linestyle=run.style, linewidth=1.8, marker="o",
+            axes.plot(x, share, color=run.colour, linestyle=run.style, linewidth=1.8, marker="o",
                       markersize=4)
-            curves.append(accuracy)
+            curves.append(share)
     if not curves:
-        return say_instead(axes, "no run records its accuracy")
+        return say_instead(axes, f"no run records its {name}")
     fit_y(axes, curves)
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     x_axis(axes, "step", 1)
@@ -515,7 +527,9 @@ def draw(runs, span):
         figure, grid = plt.subplots(3, 3, figsize=(17, height), dpi=120)
         draw_loss(grid[0, 0], runs, "step", "Loss by step", span)
         if classifies(runs):
-            draw_accuracy(grid[0, 1], runs)
+            draw_measure(grid[0, 1], runs, "accuracy")
+        elif recognises_speech(runs):
+            draw_measure(grid[0, 1], runs, "letter_error_rate")
         else:
             unit = counted_unit(runs)
             draw_loss(grid[0, 1], runs, unit, f"Loss by {unit} seen", span)

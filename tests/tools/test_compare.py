@@ -79,6 +79,17 @@ class CompareTest(unittest.TestCase):
             self.assertIn(text, out)
         self.assertNotIn("tokens", out)
 
+    def test_counts_audio_and_shows_the_best_error_rates_of_speech(self):
+        records = [{"step": s, "split": "train", "loss": 2.0, "audio_seconds": s * 20,
+                    "seconds": s * 0.1, "audio_seconds_per_second": 200.0} for s in range(1, 11)]
+        records += [{"step": s, "split": "validation", "loss": 1.0, "letter_error_rate": e,
+                     "word_error_rate": 2 * e} for s, e in ((5, 0.125), (10, 0.25))]
+        code, out, err, page = self.main(self.run_folder("asr", records))
+        self.assertEqual((code, err), (0, ""))
+        for text in ("audio_seconds/s", "200", "12.50%", "25.00%", "best letter error rate"):
+            self.assertIn(text, out)
+        self.assertNotIn("tokens", out)
+
     def test_draws_and_tabulates_two_runs(self):
         layers = {"attention_out_rms": [0.1, 0.2], "attention_row_sum": [1.0, None],
                   "grad_norm": 0.5, "tokens_per_second": 200.0}
