@@ -1,7 +1,5 @@
 #include "data/letters.h"
 
-#include <cctype>
-
 #include "core/error.h"
 
 namespace sigtrain {
