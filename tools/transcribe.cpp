@@ -39,7 +39,10 @@ class Transcriber {
         filter_bank_(config.data.speech.sample_rate, config.model.speech.mel_bins),
         encoder_(table_, config.model),
         parameters_(table_, ops, {}) {
-    load_weights(checkpoint, ops, parameters_, average);
+    SingleProcess alone;
+    LocalCommunicator communicator(alone);
+    DataParallel ranks(communicator, parameters_);
+    load_weights(&checkpoint, ops, ranks, average);
   }
 
   std::string transcribe(const std::string& recording, int64_t beam_width) {

@@ -27,6 +27,15 @@ Tensor part_of(const Tensor& flat, Shape shape) {
   return flat.slice(0, shape.numel()).reshape(shape);
 }
 
+void add_over_ranks(ErrorCounts& counts, ProcessGroup& group) {
+  int64_t* const all[] = {&counts.utterances, &counts.letters, &counts.letter_edits, &counts.words,
+                          &counts.word_edits};
+  std::vector<double> values;
+  for (const int64_t* count : all) values.push_back(static_cast<double>(*count));
+  group.sum(values);
+  for (size_t i = 0; i < values.size(); ++i) *all[i] = static_cast<int64_t>(values[i]);
+}
+
 std::unique_ptr<SpeechLoader> open(const Config& config, const std::vector<std::string>& paths,
                                    bool training) {
   const double longest = training ? longest_in_training(config) : longest_in_evaluation(config);
@@ -139,24 +148,31 @@ void SpeechRecognition::report_damaged(const SpeechBatch& batch, const SpeechCor
   }
 }
 
+int64_t SpeechRecognition::global_number(int64_t own) const {
+  const int64_t step = own / micro_steps(), micro = own % micro_steps();
+  return (step * group().size() + group().rank()) * micro_steps() + micro;
+}
+
 void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
   const int64_t first = step * micro_steps();
   if (!prefetcher_ || prefetcher_->step() != first) {
     prefetcher_.emplace(
         [this](int64_t number) {
-          return train_ ? train_->get(number) : synthetic_speech(config_, number);
+          return train_ ? train_->get(global_number(number))
+                        : synthetic_speech(config_, global_number(number));
         },
         first, prefetch_depth(config_.data), loader_threads(config_.data));
   }
   step_batches_.clear();
-  step_targets_ = 0;
+  int64_t targets = 0;
   for (int64_t micro = 0; micro < micro_steps(); ++micro) {
     step_batches_.push_back(*prefetcher_->next());
-    step_targets_ += step_batches_.back().counted_targets;
+    targets += step_batches_.back().counted_targets;
     if (train_) report_damaged(step_batches_.back(), train_->corpus());
   }
+  step_targets_ = static_cast<int64_t>(group().sum(static_cast<double>(targets)));
   ops.fill(sums_, 0.0);
-  ops.set_random_step(static_cast<uint64_t>(first));
+  ops.set_random_step(static_cast<uint64_t>(global_number(first)));
 }
 
 void SpeechRecognition::micro_step(Context& context, int64_t micro_step) {
@@ -176,7 +192,9 @@ void SpeechRecognition::micro_step(Context& context, int64_t micro_step) {
 }
 
 LossReport SpeechRecognition::step_report(Ops& ops) const {
-  return mean_of(host_values(ops, sums_));
+  std::vector<double> sums = host_values(ops, sums_);
+  group().sum(sums);
+  return mean_of(sums);
 }
 
 void SpeechRecognition::count_errors(const SpeechBatch& batch, const std::vector<float>& logits,
@@ -225,14 +243,20 @@ LossReport SpeechRecognition::evaluate(Context& context) {
   ops.fill(sums_, 0.0);
   const std::vector<double>& limits = config_.data.speech.bucket_seconds;
   std::vector<ErrorCounts> by_bucket(limits.size());
-  Prefetcher<SpeechBatch> batches([this](int64_t number) { return validation_->get(number); }, 0,
-                                  prefetch_depth(config_.data), loader_threads(config_.data),
-                                  validation_->batches_per_pass());
+  // Rank r takes batches r, r + ranks, ...: how many there are need not divide.
+  const int64_t ranks = group().size(), rank = group().rank();
+  Prefetcher<SpeechBatch> batches(
+      [this, ranks, rank](int64_t number) { return validation_->get(number * ranks + rank); }, 0,
+      prefetch_depth(config_.data), loader_threads(config_.data),
+      (validation_->batches_per_pass() - rank + ranks - 1) / ranks);
   while (const std::optional<SpeechBatch> batch = batches.next()) {
     report_damaged(*batch, validation_->corpus());
     count_errors(*batch, pass(upload(ops, *batch), batch->shape), by_bucket);
   }
-  LossReport report = mean_of(host_values(ops, sums_));
+  std::vector<double> sums = host_values(ops, sums_);
+  group().sum(sums);
+  LossReport report = mean_of(sums);
+  for (ErrorCounts& counts : by_bucket) add_over_ranks(counts, group());
   ErrorCounts all;
   for (const ErrorCounts& counts : by_bucket) all.add(counts);
   report.more.emplace_back("letter_error_rate", all.letter_error_rate());

@@ -24,6 +24,7 @@ class SpeechRecognition final : public Task {
 
   void open_data() override;
 
+  bool can_join() const override { return true; }
   const ParameterTable& parameters() const override { return table_; }
   int64_t layers() const override { return config_.model.layers; }
   int64_t seq_len() const override { return config_.model.seq_len; }
@@ -35,7 +36,7 @@ class SpeechRecognition final : public Task {
   size_t batch_bytes() const override { return batch_bytes_; }
   void begin_step(Ops& ops, int64_t step) override;
   int64_t step_targets() const override { return step_targets_; }
-  int64_t micro_steps() const override { return config_.train.global_batch; }
+  int64_t micro_steps() const override { return config_.train.global_batch / group().size(); }
   void micro_step(Context& context, int64_t micro_step) override;
   LossReport step_report(Ops& ops) const override;
   LossReport evaluate(Context& context) override;
@@ -51,6 +52,9 @@ class SpeechRecognition final : public Task {
   SpokenBatch upload(Ops& ops, const SpeechBatch& batch) const;
   /// Names recordings that turned out damaged; throws Error past data.speech.max_damaged.
   void report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus);
+  /// The batch of the whole run that is number `own` of this rank's: micro-batches are numbered
+  /// over all ranks, a step's of rank 0 first.
+  int64_t global_number(int64_t own) const;
   /// Adds the errors of a batch's texts to those of the buckets.
   void count_errors(const SpeechBatch& batch, const std::vector<float>& logits,
                     std::vector<ErrorCounts>& by_bucket) const;

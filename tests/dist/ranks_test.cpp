@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "../trainer/small_run.h"
+#include "../trainer/small_speech_run.h"
 
 namespace sigtrain {
 namespace {
@@ -396,6 +397,32 @@ TEST_F(Ranks, ShardingTakesItsShareOfTheMemory) {
   const double one = bytes(1, {});
   EXPECT_EQ(bytes(4, {}), one);
   EXPECT_NEAR(bytes(4, kSharded), one / 4, 0.01 * one);
+}
+
+// Four batches a step, whoever hears them; an evaluation of batches that do not divide.
+TEST_F(Ranks, OfSpeechGiveTheLossesOfOne) {
+  write_small_speech(folder());
+  const Words run = {"--set", "train.global_batch=4", "--set", "train.steps=6",
+                     "--set", "data.workers=1",       "--set", "optimizer.learning_rate=0.003"};
+  const ProcessResult alone = train(Words{"--device", "cpu"} + run + named("alone"));
+  ASSERT_EQ(alone.exit_code, 0) << alone.output();
+  for (const int ranks : {2, 4}) {
+    const std::string name = "plain" + std::to_string(ranks);
+    run_ranks_well(ranks, run + named(name));
+    const auto ours = metrics("alone"), theirs = metrics(name);
+    ASSERT_EQ(ours.size(), theirs.size());
+    for (size_t i = 0; i < ours.size(); ++i) {
+      // Gradients of float are added in another order, and carried on by a few steps: tens of
+      // roundings of 2^-24.
+      for (const char* key : {"loss", "loss_ema", "grad_norm"}) {
+        if (!ours[i].contains(key)) continue;
+        const auto expected = ours[i][key].get<double>();
+        EXPECT_NEAR(theirs[i][key].get<double>(), expected, 50 * 0x1p-24 * expected) << key;
+      }
+    }
+    for (const char* key : {"letter_error_rate", "word_error_rate", "audio_seconds", "targets"})
+      EXPECT_EQ(metrics("alone").back().at(key), metrics(name).back().at(key)) << key;
+  }
 }
 
 }  // namespace

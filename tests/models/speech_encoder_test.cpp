@@ -119,8 +119,9 @@ TEST(SpeechEncoder, PaddingIsNeitherHeardNorCounted) {
     std::copy_n(together.targets.values.begin(), frames, padded.targets.values.begin());
     SmallSpeech<double> of_padded(model, padded);
     of_padded.evaluate(padded);
-    const auto expected = of_one.diagnostics().read(of_one.ops());
-    const auto actual = of_padded.diagnostics().read(of_padded.ops());
+    SingleProcess process;
+    const auto expected = of_one.diagnostics().read(of_one.ops(), process);
+    const auto actual = of_padded.diagnostics().read(of_padded.ops(), process);
     for (size_t d = 0; d < expected.size(); ++d)
       for (size_t layer = 0; layer < expected[d].size(); ++layer)
         EXPECT_NEAR(actual[d][layer], expected[d][layer], 1e-12) << d << " " << layer;
