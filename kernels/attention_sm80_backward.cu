@@ -4,39 +4,32 @@
 #include "attention_sm80_backward.cuh"
 #include "attention_sm80_launch.cuh"
 #include "launch.h"
+#include "workspace_parts.h"
 
 namespace sigtrain::kernels {
 namespace {
 
-/// The parts of the workspace, each aligned to 256 bytes. With null for memory, only their size.
+/// The parts of the workspace.
 class BackwardLayout {
  public:
   BackwardLayout(const AttentionShape& shape, int queries, int keys, void* workspace)
-      : begin_(static_cast<unsigned char*>(workspace)) {
+      : parts_(workspace) {
     work.query_tiles = static_cast<int>(ceil_div(shape.seq_len, queries));
     work.key_tiles = static_cast<int>(ceil_div(shape.seq_len, keys));
     const size_t heads = static_cast<size_t>(shape.batch) * shape.heads;
     const size_t tiles = heads * work.query_tiles;
-    work.ticket = take<int>(1);
-    work.turns = take<int>(tiles);
-    work.bias_partials = take<float>(heads * work.key_tiles);
-    work.statistics = take<float>(shape.softmax ? tiles * queries * 2 : 0);
-    work.dq_sums = take<float>(work.key_tiles > 1 ? tiles * queries * shape.head_dim : 0);
+    work.ticket = parts_.take<int>(1);
+    work.turns = parts_.take<int>(tiles);
+    work.bias_partials = parts_.take<float>(heads * work.key_tiles);
+    work.statistics = parts_.take<float>(shape.softmax ? tiles * queries * 2 : 0);
+    work.dq_sums = parts_.take<float>(work.key_tiles > 1 ? tiles * queries * shape.head_dim : 0);
   }
-  size_t bytes() const { return bytes_; }
+  size_t bytes() const { return parts_.bytes(); }
 
   BackwardWork work = {};
 
  private:
-  template <typename T>
-  T* take(size_t count) {
-    T* part = begin_ ? reinterpret_cast<T*>(begin_ + bytes_) : nullptr;
-    bytes_ += round_up(count * sizeof(T), 256);
-    return part;
-  }
-
-  unsigned char* begin_;
-  size_t bytes_ = 0;
+  WorkspaceParts parts_;
 };
 
 /// How many (sequence, key head) pairs share the device at a time. A chain of blocks that work on

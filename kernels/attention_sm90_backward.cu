@@ -6,43 +6,35 @@
 #include "attention_sm90_backward.cuh"
 #include "launch.h"
 #include "tensor_map.h"
+#include "workspace_parts.h"
 
 namespace sigtrain::kernels {
 namespace {
 
-/// The parts of the workspace, each aligned to 256 bytes. With null for memory, only their size.
+/// The parts of the workspace.
 template <int HeadDim>
 class BackwardLayoutSm90 {
  public:
   using Tiling = BackwardTilingSm90<HeadDim>;
 
-  BackwardLayoutSm90(const AttentionShape& shape, void* workspace)
-      : begin_(static_cast<unsigned char*>(workspace)) {
+  BackwardLayoutSm90(const AttentionShape& shape, void* workspace) : parts_(workspace) {
     const size_t heads = static_cast<size_t>(shape.batch) * shape.heads;
     const size_t query_tiles = ceil_div(shape.seq_len, Tiling::queries);
     const size_t key_tiles = ceil_div(shape.seq_len, Tiling::keys);
-    dq_sums = take<float>(heads * query_tiles * Tiling::queries * HeadDim);
-    turns = take<int>(heads * query_tiles * Tiling::consumers);
-    cleared_bytes = bytes_;
-    bias_partials = take<float>(heads * key_tiles * 8);
-    statistics = take<float>(shape.softmax ? heads * query_tiles * Tiling::queries * 2 : 0);
+    dq_sums = parts_.take<float>(heads * query_tiles * Tiling::queries * HeadDim);
+    turns = parts_.take<int>(heads * query_tiles * Tiling::consumers);
+    cleared_bytes = parts_.bytes();
+    bias_partials = parts_.take<float>(heads * key_tiles * 8);
+    statistics = parts_.take<float>(shape.softmax ? heads * query_tiles * Tiling::queries * 2 : 0);
   }
-  size_t bytes() const { return bytes_; }
+  size_t bytes() const { return parts_.bytes(); }
 
   float *dq_sums, *bias_partials, *statistics;
   int* turns;
   size_t cleared_bytes;  // from the beginning: what has to be zero before the pass
 
  private:
-  template <typename T>
-  T* take(size_t count) {
-    T* part = begin_ ? reinterpret_cast<T*>(begin_ + bytes_) : nullptr;
-    bytes_ += round_up(count * sizeof(T), 256);
-    return part;
-  }
-
-  unsigned char* begin_;
-  size_t bytes_ = 0;
+  WorkspaceParts parts_;
 };
 
 /// Softmax: the statistics of every query, and of the `padded` ones that fill up the last tile.

@@ -16,6 +16,7 @@
 #include "models/sampler.h"
 #include "ops/backend.h"
 #include "ops/planning_ops.h"
+#include "run_tool.h"
 #include "train/snapshot.h"
 
 namespace sigtrain {
@@ -159,17 +160,5 @@ int main(int argc, char** argv) {
   app.add_option("--tokenizer", arguments.tokenizer, "bytes or a .model file, if not the config's");
   app.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
   app.add_flag("--average", arguments.average, "Use the averaged weights (optimizer.ema_decay)");
-  try {
-    app.parse(argc, argv);
-    init_log({.level = "warning"});
-    return run(arguments);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const UsageError& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 1;
-  }
+  return run_tool(app, argc, argv, [&] { return run(arguments); });
 }

@@ -15,6 +15,7 @@
 #include "ops/backend.h"
 #include "ops/host_values.h"
 #include "ops/planning_ops.h"
+#include "run_tool.h"
 #include "tasks/speech_recognition.h"
 #include "train/snapshot.h"
 
@@ -157,17 +158,5 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
   app.add_flag("--average", arguments.average, "Use the averaged weights (optimizer.ema_decay)");
-  try {
-    app.parse(argc, argv);
-    init_log({.level = "warning"});
-    return run(arguments) ? 0 : 1;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const UsageError& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 1;
-  }
+  return run_tool(app, argc, argv, [&] { return run(arguments) ? 0 : 1; });
 }
