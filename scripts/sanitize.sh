@@ -20,23 +20,31 @@ done
 nvidia-smi -L >/dev/null 2>&1 || fail "there is no GPU to run on"
 
 [ -x build/test_gpu ] || build test_gpu
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+# The tools use one core a process, and slow a test down by a hundred times: each shard of the tests is a process.
+shards=${SHARDS:-$(($(nproc) < 8 ? $(nproc) : 8))}
 allowed=""
 # check TOOL: the tests must pass, the tool must have looked at something, and found nothing but in kernels named $allowed.
 check() {
-  local tool=$1
+  local tool=$1 shard log
   say "$tool"
-  "$sanitizer" --tool "$tool" --print-limit 100000 build/test_gpu --gtest_brief=1 --gtest_filter="$filter" >"$log" 2>&1 || true
-  grep -E '(ERROR|RACECHECK) SUMMARY' "$log" || fail "$tool did not finish: $(tail -n 3 "$log")"
-  grep -Eq '\[  PASSED  \] [1-9][0-9]* test' "$log" || fail "$tool: no test ran: $(tail -n 3 "$log")"
-  if grep -E '^\[  (FAILED|SKIPPED) ' "$log"; then fail "$tool: tests failed or were skipped"; fi
-  [ -n "$allowed" ] || grep -q 'SUMMARY: 0 ' "$log" || fail "$tool has findings: $(grep -m 20 '^=========' "$log")"
-  # A finding names its kernel on its own line (racecheck) or on the next one.
-  local findings
-  findings=$(grep -A 1 -E '^========= +(Error:|Warning:|Invalid|Uninitialized|Program hit)' "$log" \
-    | grep -E ' at ' | grep -vE " at ${allowed:-no such kernel}" || true)
-  [ -z "$findings" ] || fail "$tool has findings: $(head -n 20 <<<"$findings")"
+  for ((shard = 0; shard < shards; ++shard)); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard "$sanitizer" --tool "$tool" --print-limit 100000 \
+      build/test_gpu --gtest_brief=1 --gtest_filter="$filter" >"$logs/$tool.$shard" 2>&1 &
+  done
+  wait
+  for log in "$logs/$tool".*; do
+    grep -E '(ERROR|RACECHECK) SUMMARY' "$log" || fail "$tool did not finish: $(tail -n 3 "$log")"
+    grep -Eq '\[  PASSED  \] [1-9][0-9]* test' "$log" || fail "$tool: no test ran: $(tail -n 3 "$log")"
+    if grep -E '^\[  (FAILED|SKIPPED) ' "$log"; then fail "$tool: tests failed or were skipped"; fi
+    [ -n "$allowed" ] || grep -q 'SUMMARY: 0 ' "$log" || fail "$tool has findings: $(grep -m 20 '^=========' "$log")"
+    # A finding names its kernel on its own line (racecheck) or on the next one.
+    local findings
+    findings=$(grep -A 1 -E '^========= +(Error:|Warning:|Invalid|Uninitialized|Program hit)' "$log" \
+      | grep -E ' at ' | grep -vE " at ${allowed:-no such kernel}" || true)
+    [ -z "$findings" ] || fail "$tool has findings: $(head -n 20 <<<"$findings")"
+  done
 }
 
 check memcheck

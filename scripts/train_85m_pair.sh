@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains lm_85m_sigmoid and lm_85m_softmax on 150M tokens of data/lm (scripts/prepare_english_and_code.sh), which takes about
-# 8 minutes each on an H100, and compares them. What is set here is the same for both.
+# 6 minutes each on an H100, and compares them. What is set here is the same for both.
 # usage: scripts/train_85m_pair.sh [sigmoid] [softmax] [--set KEY=VALUE]...     (default: both)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -127,6 +127,7 @@ TEST_F(Nccl, TwoRanksFollowOne) {
   if (CudaOps::count() < 2) GTEST_SKIP() << "there is one GPU";
   train_alone("alone", {});
   const auto alone = training_curve(run_folder("alone"));
+  const auto alone_norms = training_curve(run_folder("alone"), "grad_norm");
   for (const std::string shard : {"false", "true"}) {
     for (const std::string graph : {"false", "true"}) {
       const std::string name = "two" + shard + graph;
@@ -135,10 +136,17 @@ TEST_F(Nccl, TwoRanksFollowOne) {
           {"optimizer.shard=" + shard, "train.cuda_graph=" + graph, "log.diagnostics=false"});
       const auto two = training_curve(run_folder(name));
       ASSERT_EQ(two.size(), alone.size());
-      // Gradients are fp32 sums in another order. A weight that so differs in its last bit may be
-      // rounded to the other bfloat16 neighbour, 2^-8 of it away: some of many weights.
+      // The first step has the same micro-batches and weights, whose losses and gradients are fp32
+      // sums in another order: of four micro-batches, and of the squares of 2.2M elements.
+      const double alone_norm = alone_norms.at(1);
+      EXPECT_NEAR(two.at(1), alone.at(1), 1e-6 * alone.at(1)) << name;
+      EXPECT_NEAR(training_curve(run_folder(name), "grad_norm").at(1), alone_norm,
+                  1e-5 * alone_norm)
+          << name;
+      // A weight that so differs in its last bit may be rounded to the other bfloat16 neighbour,
+      // 2^-8 of it away, and the model amplifies that: as between GPU and CPU in training_test.
       for (const auto& [step, loss] : alone)
-        EXPECT_NEAR(two.at(step), loss, 1e-3 * loss) << name << " step " << step;
+        EXPECT_NEAR(two.at(step), loss, 0.01 * loss) << name << " step " << step;
     }
   }
 }
