@@ -1,6 +1,7 @@
 #include "core/file_io.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,6 +74,19 @@ FileDigest write_file(const std::filesystem::path& path, std::string_view text) 
   file.write(text);
   return file.commit();
 }
+
+FileLock::FileLock(const std::filesystem::path& path) {
+  descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) throw Error("cannot open {} to lock it: {}", path.string(), reason(errno));
+  while (::flock(descriptor_, LOCK_EX) != 0) {
+    if (errno == EINTR) continue;
+    const int code = errno;
+    ::close(std::exchange(descriptor_, -1));
+    throw Error("cannot lock {}: {}", path.string(), reason(code));
+  }
+}
+
+FileLock::~FileLock() { ::close(descriptor_); }
 
 AppendFile::AppendFile(std::filesystem::path path) : path_(std::move(path)) {
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);

@@ -42,6 +42,20 @@ class AtomicFile {
 /// Replaces or creates `path` with `text`, through AtomicFile.
 FileDigest write_file(const std::filesystem::path& path, std::string_view text);
 
+/// Holds the advisory lock (flock) of the file `path` for its lifetime, waiting for other processes
+/// and threads that hold it; the file is created if need be and stays. Throws Error as AtomicFile
+/// does.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& path);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
 /// A file that grows at its end; it is created if need be. Each append() reaches the system before
 /// it returns, so that nothing is lost when the process is killed. Throws Error as AtomicFile does.
 class AppendFile {

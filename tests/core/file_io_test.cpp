@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "../file_testing.h"
 #include "core/crc32c.h"
 #include "core/error.h"
@@ -54,6 +58,24 @@ TEST(AtomicFile, SaysWhyItCannotWrite) {
               HasSubstr("No such file"));
   EXPECT_THAT(message_of<Error>([&] { write_file(folder / "file/a", "x"); }),
               HasSubstr("Not a directory"));
+}
+
+TEST(FileLock, IsHeldByOneAtATime) {
+  const TemporaryFolder folder;
+  std::atomic<int> holders = 0, most = 0;
+  const auto hold = [&] {
+    for (int turn = 0; turn < 20; ++turn) {
+      const FileLock lock(folder / "lock");
+      most = std::max(most.load(), ++holders);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      --holders;
+    }
+  };
+  std::thread other(hold);
+  hold();
+  other.join();
+  EXPECT_EQ(most, 1);
+  EXPECT_THROW(FileLock(folder / "absent/lock"), Error);
 }
 
 TEST(AppendFile, ReportsAFullDisk) {

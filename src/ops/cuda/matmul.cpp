@@ -159,25 +159,29 @@ cublasStatus_t Matmul::launch(const MatmulCall& call, const Plan& plan,
                         plan.c, c, plan.c, &algorithm, workspace_, algorithm_workspace, stream_);
 }
 
+bool Matmul::take_choice(const std::string& key, Plan& plan) {
+  const auto chosen = choices_.find(key);
+  if (chosen == choices_.end()) return false;
+  cublasLtMatmulHeuristicResult_t result{};
+  if (cublasLtMatmulAlgoCheck(handle_, plan.desc, plan.b, plan.a, plan.c, plan.c, &chosen->second,
+                              &result) == CUBLAS_STATUS_SUCCESS &&
+      result.workspaceSize <= workspace_bytes) {
+    plan.algorithm = chosen->second;
+    plan.workspace = result.workspaceSize;
+    return true;
+  }
+  spdlog::warn("{}: the algorithm for the product {} is not valid here; timing it again",
+               choices_path_.string(), key);
+  choices_.erase(chosen);
+  return false;
+}
+
 Matmul::Plan& Matmul::plan_for(const MatmulCall& call) {
   std::unique_ptr<Plan>& known = plans_[plan_key(call)];
   if (known) return *known;
   auto plan = std::make_unique<Plan>(call);
   const std::string key = describe(call);
-  if (const auto chosen = choices_.find(key); chosen != choices_.end()) {
-    cublasLtMatmulHeuristicResult_t result{};
-    if (cublasLtMatmulAlgoCheck(handle_, plan->desc, plan->b, plan->a, plan->c, plan->c,
-                                &chosen->second, &result) == CUBLAS_STATUS_SUCCESS &&
-        result.workspaceSize <= workspace_bytes) {
-      plan->algorithm = chosen->second;
-      plan->workspace = result.workspaceSize;
-      known = std::move(plan);
-      return *known;
-    }
-    spdlog::warn("{}: the algorithm for the product {} is not valid here; timing it again",
-                 choices_path_.string(), key);
-  }
-  choose_algorithm(call, key, *plan);
+  if (!take_choice(key, *plan)) choose_algorithm(call, key, *plan);
   known = std::move(plan);
   return *known;
 }
@@ -257,8 +261,28 @@ void Matmul::choose_algorithm(const MatmulCall& call, const std::string& key, Pl
       "matrix product {}: candidate {} of {}, {:.1f} us, {:.0f} TFLOP/s", key, best, count,
       microseconds,
       2e-6 * static_cast<double>(call.m * call.n) * static_cast<double>(call.k) / microseconds);
-  choices_[key] = plan.algorithm;
-  write_choices();
+  keep_choice(key, plan);
+}
+
+// Processes that time the same product at the same time may find different algorithms the fastest.
+// All take the one that reached the file first, as later runs will.
+void Matmul::keep_choice(const std::string& key, Plan& plan) {
+  const cublasLtMatmulAlgo_t own = plan.algorithm;
+  if (choices_path_.empty()) {
+    choices_[key] = own;
+    return;
+  }
+  try {
+    std::filesystem::create_directories(choices_path_.parent_path());
+    const FileLock lock(choices_path_.string() + ".lock");
+    read_choices();
+    if (take_choice(key, plan)) return;
+    choices_[key] = own;
+    write_choices();
+  } catch (const std::exception& error) {
+    choices_[key] = own;
+    spdlog::warn("the chosen matrix product algorithms are not kept: {}", error.what());
+  }
 }
 
 // A line a product: its description, a tab, the algorithm's words in hexadecimal.
@@ -283,19 +307,13 @@ void Matmul::read_choices() {
 }
 
 void Matmul::write_choices() const {
-  if (choices_path_.empty()) return;
   std::string text;
   for (const auto& [key, algorithm] : choices_) {
     text += key + '\t';
     for (const auto word : algorithm.data) text += fmt::format("{:x} ", word);
     text += '\n';
   }
-  try {
-    std::filesystem::create_directories(choices_path_.parent_path());
-    write_file(choices_path_, text);
-  } catch (const std::exception& error) {
-    spdlog::warn("the chosen matrix product algorithms are not kept: {}", error.what());
-  }
+  write_file(choices_path_, text);
 }
 
 std::filesystem::path Matmul::default_choices() {

@@ -31,8 +31,8 @@ struct MatmulCall {
 };
 
 /// Runs products on one stream. The first call of each shape times cuBLASLt's candidates and keeps
-/// the fastest, also in a file for later runs: sums in another order are other bits, and a run that
-/// is resumed or repeated must take the same ones.
+/// the fastest, also in a file for later runs and for others that run meanwhile: sums in another
+/// order are other bits, and a run that is resumed or repeated must take the same ones.
 class Matmul {
  public:
   /// `choices` is the file of algorithms chosen before on this GPU with this cuBLASLt; empty: none.
@@ -53,9 +53,13 @@ class Matmul {
   struct Plan;
 
   Plan& plan_for(const MatmulCall& call);
+  /// Whether an algorithm was chosen before that is valid here; it becomes the plan's.
+  bool take_choice(const std::string& key, Plan& plan);
   void choose_algorithm(const MatmulCall& call, const std::string& key, Plan& plan);
   cublasStatus_t launch(const MatmulCall& call, const Plan& plan,
                         const cublasLtMatmulAlgo_t& algorithm, size_t algorithm_workspace, void* c);
+  /// Adds the plan's algorithm to the file, or takes the one that another process put there.
+  void keep_choice(const std::string& key, Plan& plan);
   void read_choices();
   void write_choices() const;
 
