@@ -113,9 +113,11 @@ class Run:
 
 def measure(args, ranks, model, sharded):
     """Medians over the steps after the first few; None where the run failed."""
-    first = 4  # the steps before choose algorithms and warm up
+    # At a logged step the host waits for the GPU, which then stands still a little; the steps between are as in a
+    # real run. The steps up to the first choose algorithms and warm up.
+    every = first = 4
     run = Run(args, ranks, model, {"train.steps": 1000000, "train.global_batch": model.per_gpu * ranks,
-                                   "optimizer.shard": "true" if sharded else "false", "log.every": 1,
+                                   "optimizer.shard": "true" if sharded else "false", "log.every": every,
                                    "log.diagnostics": "false", "checkpoint.every": 0})
     try:
         reached = run.wait_for_step(first + args.steps, args.limit)
@@ -198,7 +200,12 @@ def killed(args, model):
         victim = run.rank_process(ranks - 1)
         begin = time.time()
         os.kill(victim, signal.SIGKILL)
-        run.process.wait(60)
+        try:
+            run.process.wait(60)
+        except subprocess.TimeoutExpired:
+            print("\nRank %d of %d was killed: 60 s later the others had not ended.\n%s" % (
+                ranks - 1, ranks, run.output()[-1500:]))
+            return
         took = time.time() - begin
         named = [line for line in run.output().splitlines() if "error: rank %d" % (ranks - 1) in line]
         print("\nRank %d of %d was killed at step %d: the others had ended %.1f s later. They said:\n" % (
@@ -230,7 +237,7 @@ def main():
     parser.add_argument("--ranks", help="numbers of ranks, with commas (default: 1, 2, 4, ... and all GPUs)")
     parser.add_argument("--parts", default="table,losses,killed", help="what to do (default: %(default)s)")
     parser.add_argument("--models", help="of the table, with commas (default: all)")
-    parser.add_argument("--steps", type=int, default=12, help="measured steps of a run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="measured steps of a run (default: %(default)s)")
     parser.add_argument("--loss-steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--trainer", default=os.path.join(ROOT, "build", "trainer"))
