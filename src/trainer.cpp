@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "config/derived.h"
-#include "config/enum_names.h"
 #include "config/reader.h"
 #include "config/validate.h"
 #include "core/error.h"
@@ -106,12 +105,8 @@ void make_run_folder(const std::filesystem::path& folder,
 }
 
 /// What does not go with the number of ranks.
-void check_ranks(const Config& config, const Task& task, int ranks) {
+void check_ranks(const Config& config, int ranks) {
   if (ranks == 1) return;
-  if (!task.can_join()) {
-    throw UsageError("task: {} trains on one rank alone, not on {}: start one process",
-                     enum_name(config.task), ranks);
-  }
   const TrainConfig& train = config.train;
   if (train.global_batch % (train.micro_batch * ranks) != 0) {
     throw UsageError(
@@ -136,7 +131,7 @@ void run(const Arguments& arguments, ProcessGroup& group) {
   }
   MemoryPlan plan;
   together(group, [&] {
-    check_ranks(config, *task, group.size());
+    check_ranks(config, group.size());
     task->join(group);
     PlanningOps planning(*ops);
     task->prepare(planning);

@@ -205,7 +205,7 @@ struct AugmentConfig {
   double hue = 0.0;      // turns by [-x, x] of the circle
   double erasing = 0.0;  // probability that a rectangle is wiped out (Zhong et al. 2020)
   double mixup = 0.0;    // alpha of the beta distribution (Zhang et al. 2018); 0: none
-  double cutmix = 0.0;   // likewise (Yun et al. 2019); with both, a step takes either
+  double cutmix = 0.0;   // likewise (Yun et al. 2019); with both, a micro-batch takes either
   SpeechAugmentConfig speech;
 };
 

@@ -398,6 +398,13 @@ class Checker {
         [&] { return config_.train.global_batch % augment.repeats != 0; },
         fmt::format("{} is not a multiple of augment.repeats, {}", config_.train.global_batch,
                     augment.repeats));
+    for (const auto& [key, alpha] :
+         {std::pair{"augment.mixup", augment.mixup}, std::pair{"augment.cutmix", augment.cutmix}}) {
+      forbid(
+          {key, "train.micro_batch"},
+          [&, alpha = alpha] { return alpha > 0.0 && config_.train.micro_batch < 2; },
+          "mixes the images of a micro-batch: train.micro_batch must be at least 2");
+    }
     const auto forbid_of_tokens = [&](const char* key, bool used) {
       forbid(
           {key}, [&] { return used; }, "is of tokens: it has no effect on images");

@@ -1,4 +1,4 @@
-// Mixup and CutMix: images of a batch are mixed with those of their neighbours, and so are their
+// Mixup and CutMix: images of a micro-batch are mixed with their neighbours in it, and so are their
 // targets.
 #pragma once
 

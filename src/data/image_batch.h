@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/damaged_sample.h"
+
 namespace sigtrain {
 
 /// `rows` images of one size with their labels; a row whose label is kNoLabel counts for nothing.
@@ -13,6 +15,7 @@ struct ImageBatch {
   std::vector<uint8_t> images;   // [rows, size, size, channels]
   std::vector<int32_t> labels;   // [rows]
   std::vector<float> targets{};  // [rows, classes], or empty: the labels are what is learned
+  std::vector<DamagedSample> damaged{};  // images in whose place others, or none, were taken
 };
 
 inline constexpr int32_t kNoLabel = -1;

@@ -1,7 +1,5 @@
 #include "data/image_loader.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "data/batch_mixing.h"
@@ -33,36 +31,23 @@ void append(const Image& image, ImageBatch& batch) {
   batch.images.insert(batch.images.end(), image.pixels.begin(), image.pixels.end());
 }
 
+void note_damaged(const ImageSet& images, int64_t index, const DamagedImage& error,
+                  ImageBatch& batch) {
+  batch.damaged.push_back({index, fmt::format("{}: {}", images.name(index), error.what())});
+}
+
 }  // namespace
-
-void DamageCount::add(int64_t index, const std::string& name, const std::string& reason) {
-  const std::lock_guard lock(mutex_);
-  if (!damaged_.insert(index).second) return;
-  const auto count = static_cast<int64_t>(damaged_.size());
-  spdlog::warn("{}: damaged, left out ({}); {} of {} images so far", name, reason, count, size_);
-  if (static_cast<double>(count) > largest_share_ * static_cast<double>(size_)) {
-    throw Error(
-        "{} of {} images are damaged, more than data.image.max_damaged, {}, allows; the last is {}",
-        count, size_, largest_share_, name);
-  }
-}
-
-int64_t DamageCount::count() const {
-  const std::lock_guard lock(mutex_);
-  return static_cast<int64_t>(damaged_.size());
-}
 
 ShuffledImages::ShuffledImages(std::shared_ptr<const ImageSet> images, const Config& config)
     : images_(std::move(images)),
-      batch_(config.train.global_batch),
+      batch_(config.train.micro_batch),
       channels_(config.model.vision.channels),
       classes_(config.model.vision.classes),
       size_(config.model.vision.image_size),
       seed_(config.train.seed),
       augment_(config.augment),
       label_smoothing_(config.loss.label_smoothing),
-      view_(config.augment, size_, config.data.image.mean),
-      damage_(images_->size(), config.data.image.max_damaged) {}
+      view_(config.augment, size_, config.data.image.mean) {}
 
 Image ShuffledImages::view(int64_t index, int64_t sample) const {
   SampleRandom random({seed_, kSampleStream}, sample);
@@ -71,24 +56,26 @@ Image ShuffledImages::view(int64_t index, int64_t sample) const {
   return view_.make(part, random);
 }
 
-ImageBatch ShuffledImages::get(int64_t step) const {
+ImageBatch ShuffledImages::get(int64_t number) const {
   ImageBatch batch;
   batch.rows = batch.counted = batch_;
   batch.images.reserve(static_cast<size_t>(batch_ * size_ * size_ * channels_));
   const int64_t count = images_->size();
   for (int64_t row = 0; row < batch_; ++row) {
-    const int64_t sample = step * batch_ + row, place = sample / augment_.repeats;
+    const int64_t sample = number * batch_ + row, place = sample / augment_.repeats;
     const auto epoch = static_cast<uint64_t>(place / count);
     const Permutation order(static_cast<uint64_t>(count), {seed_, kOrderStream}, epoch);
     auto index = static_cast<int64_t>(order(static_cast<uint64_t>(place % count)));
-    // Ends: once all are damaged, too many are.
-    while (true) {
+    for (int64_t tries = 1;; ++tries) {
       try {
         append(view(index, sample), batch);
         break;
       } catch (const DamagedImage& error) {
-        damage_.add(index, images_->name(index), error.what());
-        if (damage_.count() == count) throw Error("all of the {} images are damaged", count);
+        note_damaged(*images_, index, error, batch);
+        if (tries == count) {
+          throw Error("all of the {} images are damaged; the last: {}", count,
+                      batch.damaged.back().text);
+        }
         index = (index + 1) % count;
       }
     }
@@ -96,7 +83,7 @@ ImageBatch ShuffledImages::get(int64_t step) const {
   }
   const bool mixes = augment_.mixup > 0.0 || augment_.cutmix > 0.0;
   if (mixes || label_smoothing_ > 0.0) make_targets(batch, classes_, label_smoothing_);
-  SampleRandom random({seed_, kBatchStream}, step);
+  SampleRandom random({seed_, kBatchStream}, number);
   mix_batch(augment_, {size_, size_}, random, batch);
   return batch;
 }
@@ -107,17 +94,16 @@ ImageEvaluation::ImageEvaluation(std::shared_ptr<const ImageSet> images, const C
       channels_(config.model.vision.channels),
       size_(config.model.vision.image_size),
       count_(images_->size()),
-      view_(config.data.image.eval_resize, size_),
-      damage_(images_->size(), config.data.image.max_damaged) {
+      view_(config.data.image.eval_resize, size_) {
   if (config.eval.sequences > 0) count_ = std::min(count_, config.eval.sequences);
 }
 
-ImageBatch ImageEvaluation::get(int64_t step) const {
+ImageBatch ImageEvaluation::get(int64_t number) const {
   ImageBatch batch;
   batch.rows = batch_;
   batch.images.reserve(static_cast<size_t>(batch_ * size_ * size_ * channels_));
   const Image black(size_, size_, channels_);
-  for (int64_t row = step * batch_; row < (step + 1) * batch_; ++row) {
+  for (int64_t row = number * batch_; row < (number + 1) * batch_; ++row) {
     int32_t label = kNoLabel;
     if (row < count_) {
       const int64_t index = row * images_->size() / count_;
@@ -128,7 +114,7 @@ ImageBatch ImageEvaluation::get(int64_t step) const {
         label = images_->label(index);
         ++batch.counted;
       } catch (const DamagedImage& error) {
-        damage_.add(index, images_->name(index), error.what());
+        note_damaged(*images_, index, error, batch);
       }
     }
     if (label == kNoLabel) append(black, batch);
@@ -138,17 +124,17 @@ ImageBatch ImageEvaluation::get(int64_t step) const {
 }
 
 SyntheticImages::SyntheticImages(const Config& config)
-    : batch_(config.train.global_batch),
+    : batch_(config.train.micro_batch),
       bytes_(config.model.vision.image_size * config.model.vision.image_size *
              config.model.vision.channels),
       classes_(config.model.vision.classes),
       seed_(config.train.seed) {}
 
-ImageBatch SyntheticImages::get(int64_t step) const {
+ImageBatch SyntheticImages::get(int64_t number) const {
   ImageBatch batch;
   batch.rows = batch.counted = batch_;
   batch.images.resize(static_cast<size_t>(batch_ * bytes_));
-  SampleRandom random({seed_, kSyntheticStream}, step);
+  SampleRandom random({seed_, kSyntheticStream}, number);
   for (int64_t row = 0; row < batch_; ++row)
     batch.labels.push_back(static_cast<int32_t>(random.integer(classes_)));
   // The same noise in every batch but for where it starts: this is to cost nothing.

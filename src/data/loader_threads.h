@@ -15,9 +15,9 @@ inline int loader_threads(const DataConfig& data) {
   return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 16U));
 }
 
-/// As many batches as there are threads to make them, if not more.
-inline int64_t prefetch_depth(const DataConfig& data) {
-  return std::max<int64_t>(data.prefetch, loader_threads(data));
+/// data.prefetch steps of `batches` each, and as many batches as there are threads to make them.
+inline int64_t prefetch_depth(const DataConfig& data, int64_t batches) {
+  return std::max<int64_t>(data.prefetch * batches, loader_threads(data));
 }
 
 }  // namespace sigtrain

@@ -20,6 +20,10 @@ LossReport mean_of(const std::vector<double>& sums) {
           sums[class_sum_correct_of_5] / count};
 }
 
+DamageCount damage_of(const ImageSet& images, const Config& config) {
+  return {images.size(), config.data.image.max_damaged, "images", "data.image.max_damaged"};
+}
+
 std::unique_ptr<ImageSet> open(const Config& config, const std::vector<std::string>& paths) {
   const VisionConfig& vision = config.model.vision;
   return open_image_set(config.data.source, paths, vision.channels, vision.classes);
@@ -38,6 +42,7 @@ void ImageClassification::open_data() {
   std::shared_ptr<const ImageSet> train = open(config_, config_.data.train);
   fingerprint_ = train->fingerprint();
   train_ = std::make_unique<ShuffledImages>(train, config_);
+  train_damage_ = damage_of(*train, config_);
   if (!has_validation()) return;
   std::shared_ptr<const ImageSet> validation = open(config_, config_.data.validation);
   if (validation->class_names() != train->class_names()) {
@@ -47,13 +52,14 @@ void ImageClassification::open_data() {
         validation->class_names().size(), train->class_names().size());
   }
   validation_ = std::make_unique<ImageEvaluation>(validation, config_);
+  validation_damage_ = damage_of(*validation, config_);
 }
 
 void ImageClassification::prepare(Ops& ops) {
   model_.make_tables(ops);
   const VisionConfig& vision = config_.model.vision;
   const AugmentConfig& augment = config_.augment;
-  const int64_t batch = config_.train.global_batch;
+  const int64_t batch = own_rows();
   images_ = {nullptr, DType::u8, {batch, vision.image_size, vision.image_size, vision.channels}};
   labels_ = {nullptr, DType::i32, {batch}};
   sums_ = {nullptr, ops.accumulate_dtype(), {class_sum_slots}};
@@ -82,17 +88,30 @@ LabelledImages ImageClassification::rows(int64_t begin, int64_t end, bool with_t
           with_targets && targets_ ? targets_.slice(begin, end) : Tensor{}};
 }
 
+int64_t ImageClassification::global_number(int64_t own) const {
+  const int64_t step = own / micro_steps(), micro = own % micro_steps();
+  return (step * group().size() + group().rank()) * micro_steps() + micro;
+}
+
 void ImageClassification::begin_step(Ops& ops, int64_t step) {
-  if (!prefetcher_ || prefetcher_->step() != step) {
-    prefetcher_.emplace([this](int64_t s) { return train_->get(s); }, step,
-                        prefetch_depth(config_.data), loader_threads(config_.data));
+  const int64_t first = step * micro_steps();
+  if (!prefetcher_ || prefetcher_->step() != first) {
+    prefetcher_.emplace([this](int64_t own) { return train_->get(global_number(own)); }, first,
+                        prefetch_depth(config_.data, micro_steps()), loader_threads(config_.data));
   }
-  const ImageBatch batch = *prefetcher_->next();
-  ops.upload(images_, batch.images.data());
-  ops.upload(labels_, batch.labels.data());
-  if (targets_) ops.upload(targets_, batch.targets.data());
+  std::vector<DamagedSample> damaged;
+  for (int64_t begin = 0; begin < own_rows(); begin += config_.train.micro_batch) {
+    const ImageBatch batch = *prefetcher_->next();
+    const LabelledImages place = rows(begin, begin + config_.train.micro_batch, true);
+    ops.upload(place.images, batch.images.data());
+    ops.upload(place.labels, batch.labels.data());
+    if (place.targets) ops.upload(place.targets, batch.targets.data());
+    damaged.insert(damaged.end(), batch.damaged.begin(), batch.damaged.end());
+  }
+  if (train_damage_) train_damage_->add(group(), damaged);
   ops.fill(sums_, 0.0);
-  ops.set_random_step(static_cast<uint64_t>(step * micro_steps()));
+  // What is drawn does not depend on the number of ranks.
+  ops.set_random_step(static_cast<uint64_t>(global_number(first)));
 }
 
 void ImageClassification::micro_step(Context& context, int64_t micro_step) {
@@ -105,7 +124,9 @@ void ImageClassification::micro_step(Context& context, int64_t micro_step) {
 }
 
 LossReport ImageClassification::step_report(Ops& ops) const {
-  return mean_of(host_values(ops, sums_));
+  std::vector<double> sums = host_values(ops, sums_);
+  group().sum(sums);
+  return mean_of(sums);
 }
 
 LossReport ImageClassification::evaluate(Context& context) {
@@ -118,15 +139,23 @@ LossReport ImageClassification::evaluate(Context& context) {
     return {};
   }
   context.ops.fill(sums_, 0.0);
-  Prefetcher<ImageBatch> batches([this](int64_t step) { return validation_->get(step); }, 0,
-                                 prefetch_depth(config_.data), loader_threads(config_.data),
-                                 validation_->steps());
+  // Rank r takes batches r, r + ranks, ...: how many there are need not divide.
+  const int64_t ranks = group().size(), rank = group().rank();
+  Prefetcher<ImageBatch> batches(
+      [this, ranks, rank](int64_t own) { return validation_->get(own * ranks + rank); }, 0,
+      prefetch_depth(config_.data, 1), loader_threads(config_.data),
+      (validation_->batches() - rank + ranks - 1) / ranks);
+  std::vector<DamagedSample> damaged;
   while (const std::optional<ImageBatch> next = batches.next()) {
     context.ops.upload(batch.images, next->images.data());
     context.ops.upload(batch.labels, next->labels.data());
     model_.evaluate(context, batch, sums_);
+    damaged.insert(damaged.end(), next->damaged.begin(), next->damaged.end());
   }
-  const LossReport report = mean_of(host_values(context.ops, sums_));
+  validation_damage_->add(group(), damaged);
+  std::vector<double> sums = host_values(context.ops, sums_);
+  group().sum(sums);
+  const LossReport report = mean_of(sums);
   if (report.targets == 0) throw Error("none of the images of data.validation can be read");
   return report;
 }

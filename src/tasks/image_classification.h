@@ -8,6 +8,7 @@
 #include "data/image_loader.h"
 #include "data/prefetcher.h"
 #include "models/vision_transformer.h"
+#include "tasks/damage_count.h"
 #include "tasks/task.h"
 
 namespace sigtrain {
@@ -31,9 +32,7 @@ class ImageClassification final : public Task {
   }
   void begin_step(Ops& ops, int64_t step) override;
   int64_t step_targets() const override { return config_.train.global_batch; }
-  int64_t micro_steps() const override {
-    return config_.train.global_batch / config_.train.micro_batch;
-  }
+  int64_t micro_steps() const override { return own_rows() / config_.train.micro_batch; }
   void micro_step(Context& context, int64_t micro_step) override;
   LossReport step_report(Ops& ops) const override;
   LossReport evaluate(Context& context) override;
@@ -46,19 +45,24 @@ class ImageClassification final : public Task {
  private:
   /// Rows [begin, end) of the batch on the device.
   LabelledImages rows(int64_t begin, int64_t end, bool with_targets) const;
-  void upload(Ops& ops, const ImageBatch& batch) const;
+  /// Images of the global batch that are this rank's.
+  int64_t own_rows() const { return config_.train.global_batch / group().size(); }
+  /// The micro-batch of the whole run that is number `own` of this rank's: they are numbered over
+  /// all ranks, a step's of rank 0 first.
+  int64_t global_number(int64_t own) const;
 
   Config config_;
   ParameterTable table_;
   VisionTransformer model_;
   std::unique_ptr<ImageSource> train_;
   std::unique_ptr<ImageEvaluation> validation_;
+  std::optional<DamageCount> train_damage_, validation_damage_;
   uint64_t fingerprint_ = 0;  // of the training images
   std::optional<Prefetcher<ImageBatch>> prefetcher_;
   DeviceMemory memory_;
-  Tensor images_;   // u8 [global_batch, size, size, channels]
-  Tensor labels_;   // i32 [global_batch]
-  Tensor targets_;  // [global_batch, classes], where training has soft ones
+  Tensor images_;   // u8 [own_rows(), size, size, channels]
+  Tensor labels_;   // i32 [own_rows()]
+  Tensor targets_;  // [own_rows(), classes], where training has soft ones
   Tensor sums_;     // [class_sum_slots]
 };
 

@@ -24,7 +24,6 @@ class SpeechRecognition final : public Task {
 
   void open_data() override;
 
-  bool can_join() const override { return true; }
   const ParameterTable& parameters() const override { return table_; }
   int64_t layers() const override { return config_.model.layers; }
   int64_t seq_len() const override { return config_.model.seq_len; }

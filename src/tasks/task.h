@@ -31,8 +31,6 @@ class Task {
   /// Takes this rank's part of every global batch from now on, and reports what all ranks measured.
   /// Before prepare(); `group` must outlive the task. Without it the task works alone.
   void join(ProcessGroup& group) { group_ = &group; }
-  /// Whether the task does so; one that does not is refused among several ranks.
-  virtual bool can_join() const { return false; }
 
   /// Opens what config.data names; call once, before begin_step and evaluate.
   virtual void open_data() = 0;

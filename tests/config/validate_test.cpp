@@ -135,6 +135,8 @@ TEST(Validate, RefusesImpossibleImages) {
       {{"loss.chunk_rows=64"}, "is of tokens: it has no effect on images"},
       {{"data.tokenizer=bytes"}, "is of tokens: it has no effect on images"},
       {{"augment.mixup=-1"}, "must be at least 0, is -1"},
+      {{"augment.cutmix=1", "train.micro_batch=1"},
+       "mixes the images of a micro-batch: train.micro_batch must be at least 2"},
       {{"augment.hue=0.6"}, "must be in [0, 0.5], is 0.6"},
       {{"data.image.max_damaged=2"}, "must be in [0, 1], is 2"},
   };

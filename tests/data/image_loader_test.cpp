@@ -43,13 +43,13 @@ class FakeImages final : public ImageSet {
   std::vector<std::string> class_names_;
 };
 
-Config small_config() {
+Config small_config(int64_t micro_batch = 6) {
   Config config;
   config.task = TaskKind::image_classification;
   config.model.vision.image_size = 8;
   config.model.vision.classes = 5;
-  config.train.global_batch = 6;
-  config.train.micro_batch = 4;
+  config.train.global_batch = 12;
+  config.train.micro_batch = micro_batch;
   return config;
 }
 
@@ -91,7 +91,7 @@ class ImageFiles : public ::testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST_F(ImageFiles, BatchesDependOnTheStepAlone) {
+TEST_F(ImageFiles, BatchesDependOnTheirNumberAlone) {
   const Config config = augmented_config();
   const ShuffledImages loader(images(), config);
   std::vector<ImageBatch> in_order;
@@ -171,7 +171,6 @@ TEST(ShuffledImages, RepeatsAnImageInARow) {
 
 TEST(ShuffledImages, TakesTheNextImageForADamagedOne) {
   Config config = small_config();
-  config.data.image.max_damaged = 0.2;
   auto images = std::make_shared<FakeImages>(18);
   images->damaged = {3, 4, 17};
   const ShuffledImages loader(images, config);
@@ -179,27 +178,33 @@ TEST(ShuffledImages, TakesTheNextImageForADamagedOne) {
   EXPECT_EQ(counts.size(), 15u);
   EXPECT_EQ(counts.at(5), 3);  // for 3 and 4 too
   EXPECT_EQ(counts.at(0), 2);
-  EXPECT_EQ(loader.damaged(), 3);
-  for (int64_t step = 3; step < 30; ++step) loader.get(step);
-  EXPECT_EQ(loader.damaged(), 3);  // each is counted once
+  std::set<int64_t> told;
+  for (int64_t step = 0; step < 3; ++step) {
+    for (const DamagedSample& sample : loader.get(step).damaged) {
+      told.insert(sample.index);
+      EXPECT_EQ(sample.text, "image " + std::to_string(sample.index) + ": torn");
+    }
+  }
+  EXPECT_EQ(told, images->damaged);
 }
 
-TEST(ShuffledImages, StopsWhenTooManyImagesAreDamaged) {
-  Config config = small_config();
-  config.data.image.max_damaged = 0.1;
-  auto images = std::make_shared<FakeImages>(18);
-  images->damaged = {3, 4};
-  const ShuffledImages loader(images, config);
-  EXPECT_THAT(message_of<Error>([&] {
-                for (int64_t step = 0; step < 3; ++step) loader.get(step);
-              }),
-              testing::AllOf(HasSubstr("2 of 18 images are damaged"),
-                             HasSubstr("data.image.max_damaged, 0.1"), HasSubstr("image ")));
-  config.data.image.max_damaged = 1.0;
+TEST(ShuffledImages, StopsWhereNoImageCanBeRead) {
   auto none = std::make_shared<FakeImages>(4);
   none->damaged = {0, 1, 2, 3};
-  const ShuffledImages hopeless(none, config);
+  const ShuffledImages hopeless(none, small_config());
   EXPECT_THAT(message_of<Error>([&] { hopeless.get(0); }), HasSubstr("all of the 4 images"));
+}
+
+TEST(ShuffledImages, MixesWithinAMicroBatch) {
+  Config config = small_config(3);
+  config.augment.cutmix = 1.0;
+  const ShuffledImages loader(std::make_shared<FakeImages>(40), config);
+  for (int64_t number = 0; number < 12; ++number) {
+    const ImageBatch batch = loader.get(number);
+    std::set<int> own;  // the images of the batch: nothing else is in it
+    for (const uint8_t pixel : batch.images) own.insert(pixel);
+    EXPECT_LE(own.size(), 3u);
+  }
 }
 
 TEST(ShuffledImages, SaysWhichImageHasAnotherSize) {
@@ -210,8 +215,8 @@ TEST(ShuffledImages, SaysWhichImageHasAnotherSize) {
 }
 
 TEST(ImageEvaluation, TakesEveryImageOnceInOrder) {
-  const ImageEvaluation evaluation(std::make_shared<FakeImages>(10), small_config());
-  EXPECT_EQ(evaluation.steps(), 3);
+  const ImageEvaluation evaluation(std::make_shared<FakeImages>(10), small_config(4));
+  EXPECT_EQ(evaluation.batches(), 3);
   int64_t next = 0;
   for (int64_t step = 0; step < 3; ++step) {
     const ImageBatch batch = evaluation.get(step);
@@ -222,9 +227,9 @@ TEST(ImageEvaluation, TakesEveryImageOnceInOrder) {
     }
     EXPECT_EQ(batch.counted, step < 2 ? 4 : 2);
   }
-  Config few = small_config();
+  Config few = small_config(4);
   few.eval.sequences = 5;
-  EXPECT_EQ(ImageEvaluation(std::make_shared<FakeImages>(10), few).steps(), 2);
+  EXPECT_EQ(ImageEvaluation(std::make_shared<FakeImages>(10), few).batches(), 2);
   EXPECT_EQ(ImageEvaluation(std::make_shared<FakeImages>(10), few).get(1).counted, 1);
   // Every other one.
   const ImageBatch spread = ImageEvaluation(std::make_shared<FakeImages>(10), few).get(0);
@@ -232,21 +237,21 @@ TEST(ImageEvaluation, TakesEveryImageOnceInOrder) {
 }
 
 TEST(ImageEvaluation, LeavesDamagedImagesOut) {
-  Config config = small_config();
-  config.data.image.max_damaged = 0.25;
   auto images = std::make_shared<FakeImages>(8);
   images->damaged = {1, 6};
-  const ImageEvaluation evaluation(images, config);
+  const ImageEvaluation evaluation(images, small_config(4));
   EXPECT_THAT(evaluation.get(0).labels, testing::ElementsAre(0, kNoLabel, 2, 3));
   EXPECT_EQ(evaluation.get(1).counted, 3);
-  EXPECT_EQ(evaluation.damaged(), 2);
+  ASSERT_EQ(evaluation.get(0).damaged.size(), 1u);
+  EXPECT_EQ(evaluation.get(0).damaged[0].index, 1);
+  EXPECT_EQ(evaluation.get(1).damaged[0].text, "image 6: torn");
 }
 
 TEST_F(ImageFiles, EvaluationResizesAndCuts) {
-  Config config = small_config();
+  Config config = small_config(4);
   config.data.image.eval_resize = 12;
   const ImageEvaluation evaluation(images(), config);
-  EXPECT_EQ(evaluation.steps(), 3);
+  EXPECT_EQ(evaluation.batches(), 3);
   EXPECT_EQ(evaluation.get(0).counted, 4);
   const EvaluationView view(12, 8);
   EXPECT_EQ(view.choose({20, 24}).out, (ImageSize{12, 14}));

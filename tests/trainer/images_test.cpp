@@ -1,7 +1,6 @@
 // Classification of images by the trainer, as a user sees it: training, resuming, judging a
 // checkpoint, and what it says of bad data.
-#include "data/image_testing.h"
-#include "small_run.h"
+#include "small_image_run.h"
 
 namespace sigtrain {
 namespace {
@@ -10,57 +9,11 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr const char* kImageConfig = R"(task: image_classification
-run: {name: images}
-model:
-  seq_len: 0
-  vision: {image_size: 8, patch_size: 4, classes: 0}
-  layers: 2
-  width: 16
-  heads: 2
-  attention: {kind: sigmoid, bias: -log(seq_len), causal: false, qk_norm: true}
-  norm: {kind: layernorm}
-  position: {kind: learned}
-  mlp: {kind: gelu, hidden: 32}
-  linear_bias: true
-  layer_scale: 0.1
-  dropout: 0.1
-  stochastic_depth: 0.2
-loss: {label_smoothing: 0.1}
-optimizer: {learning_rate: 0.01, ema_decay: 0.9, layer_decay: 0.8}
-schedule: {warmup_steps: 2}
-train: {steps: 12, micro_batch: 4, global_batch: 8}
-data:
-  source: image_folder
-  train: [images/train]
-  validation: [images/test]
-  workers: 2
-  image: {eval_resize: 10}
-augment: {crop: resized, flip: true, randaugment_ops: 1, erasing: 0.3, mixup: 0.4, cutmix: 1.0}
-eval: {every: 6}
-checkpoint: {every: 4, keep: 3}
-log: {every: 1}
-)";
-
 class ImageRun : public SmallRun {
  protected:
-  ImageRun() {
-    spill(folder() / "images.yaml", kImageConfig);
-    for (int i = 0; i < 30; ++i) {
-      const std::string part = i % 5 == 4 ? "test" : "train";
-      const fs::path path =
-          folder() / "images" / part / ("class" + std::to_string(i % 3)) / std::to_string(i);
-      fs::create_directories(path.parent_path());
-      // A class is a colour.
-      Image image = smooth_image(12 + i % 4, 14, 3, 0.3 * i);
-      for (size_t p = static_cast<size_t>(i % 3); p < image.pixels.size(); p += 3)
-        image.pixels[p] = 250;
-      spill(path.string() + (i % 2 == 0 ? ".jpg" : ".png"),
-            i % 2 == 0 ? jpeg_of(image) : png_of(image));
-    }
-  }
+  ImageRun() { write_small_images(folder()); }
   ProcessResult train_images(const std::vector<std::string>& arguments, int threads = 1) {
-    return run("trainer", std::vector<std::string>{"--config", "images.yaml"} + arguments, threads);
+    return run("trainer", std::vector<std::string>{"--config", "small.yaml"} + arguments, threads);
   }
   ProcessResult train_well_images(const std::vector<std::string>& arguments, int threads = 1) {
     const ProcessResult result = train_images(arguments, threads);
@@ -72,7 +25,7 @@ class ImageRun : public SmallRun {
 
 TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
   train_well_images({});
-  const auto lines = metrics("images", true);
+  const auto lines = metrics("small", true);
   ASSERT_EQ(lines.size(), 14u);
   EXPECT_EQ(lines[0]["images"], 8);
   EXPECT_GT(lines[0]["images_per_second"], 0.0);
@@ -84,12 +37,12 @@ TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
   for (const char* key : {"loss", "accuracy", "loss_ema", "accuracy_ema", "top5_ema"})
     EXPECT_TRUE(last.contains(key)) << key;
   // The resolved config says what was left to the data, and runs again.
-  const std::string resolved = slurp(runs("images") / "config.yaml");
+  const std::string resolved = slurp(runs("small") / "config.yaml");
   EXPECT_THAT(resolved, AllOf(HasSubstr("classes: 3"), HasSubstr("seq_len: 5")));
   const ProcessResult again =
-      run("trainer", {"--config", "runs/images/config.yaml", "--set", "run.dir=runs/again"});
+      run("trainer", {"--config", "runs/small/config.yaml", "--set", "run.dir=runs/again"});
   EXPECT_EQ(again.exit_code, 0) << again.output();
-  expect_same_run("images", "again", 12);
+  expect_same_run("small", "again", 12);
 
   const ProcessResult judged = train_images({"--eval-only"});
   EXPECT_EQ(judged.exit_code, 0) << judged.output();
@@ -100,22 +53,22 @@ TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
 TEST_F(ImageRun, GivesTheSameBitsForAnyNumberOfThreads) {
   train_well_images({});
   train_well_images({"--set", "run.dir=runs/more", "data.workers=5", "data.prefetch=1"}, 3);
-  expect_same_run("images", "more", 12);
+  expect_same_run("small", "more", 12);
 }
 
 TEST_F(ImageRun, ResumesToTheSameBits) {
   train_well_images({"--set", "run.dir=runs/whole"});
   train_well_images({"--set", "train.steps=12"});
-  fs::remove_all(checkpoint("images", 12));
+  fs::remove_all(checkpoint("small", 12));
   train_well_images({"--resume", "auto"});
-  expect_same_run("whole", "images", 12);
+  expect_same_run("whole", "small", 12);
 }
 
 TEST_F(ImageRun, LearnsWhatAClassIs) {
   train_well_images({"--set", "train.steps=150", "model.dropout=0", "model.stochastic_depth=0",
                      "augment.mixup=0", "augment.cutmix=0", "augment.randaugment_ops=0",
                      "augment.erasing=0", "eval.every=0"});
-  EXPECT_EQ(metrics("images").back()["accuracy"], 1.0);
+  EXPECT_EQ(metrics("small").back()["accuracy"], 1.0);
 }
 
 TEST_F(ImageRun, LeavesDamagedImagesOutAndSaysSo) {
@@ -124,15 +77,15 @@ TEST_F(ImageRun, LeavesDamagedImagesOutAndSaysSo) {
   const ProcessResult stopped = train_images({});
   EXPECT_EQ(stopped.exit_code, 1);
   EXPECT_THAT(stopped.output(),
-              AllOf(HasSubstr("images/train/class0/0.jpg: damaged, left out"),
+              AllOf(HasSubstr("left out: images/train/class0/0.jpg: "),
                     HasSubstr("1 of 24 images are damaged"), HasSubstr("data.image.max_damaged")));
   const ProcessResult result = train_well_images({"--set", "data.image.max_damaged=0.1"});
-  EXPECT_THAT(result.output(), HasSubstr("class0/0.jpg: damaged, left out"));
+  EXPECT_THAT(result.output(), HasSubstr("class0/0.jpg: "));
   // One of the test images: it does not count.
   flip_byte(folder() / "images/test/class0/9.png");
   const ProcessResult judged =
       train_well_images({"--set", "data.image.max_damaged=0.2", "run.dir=runs/judged"});
-  EXPECT_THAT(judged.output(), HasSubstr("test/class0/9.png: damaged, left out"));
+  EXPECT_THAT(judged.output(), HasSubstr("left out: images/test/class0/9.png: "));
   EXPECT_EQ(metrics("judged").back()["targets"], 5);
 }
 
@@ -169,7 +122,7 @@ TEST_F(ImageRun, WarnsWhenARunGoesOnWithOtherImages) {
 
 TEST_F(ImageRun, GenerateRefusesAClassifier) {
   train_well_images({"--set", "train.steps=4"});
-  const ProcessResult result = run("generate", {"runs/images", "--prompt", "x"});
+  const ProcessResult result = run("generate", {"runs/small", "--prompt", "x"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.output(), HasSubstr("no language model but one for image_classification"));
 }

@@ -28,7 +28,7 @@ void run(const std::string& path, const std::vector<std::string>& overrides, int
   const auto workers = config.data.workers > 0
                            ? static_cast<int>(config.data.workers)
                            : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  Prefetcher<ImageBatch> batches([&](int64_t step) { return loader.get(step); }, 0,
+  Prefetcher<ImageBatch> batches([&](int64_t number) { return loader.get(number); }, 0,
                                  std::max<int64_t>(config.data.prefetch, workers), workers, steps);
   // Until every thread has made a batch, threads start and files are read for the first time.
   const int64_t first = std::min<int64_t>(workers, steps - 1);
@@ -38,7 +38,7 @@ void run(const std::string& path, const std::vector<std::string>& overrides, int
   }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const int64_t made = (steps - first) * config.train.global_batch;
+  const int64_t made = (steps - first) * config.train.micro_batch;
   fmt::print("{} images of {} on {} threads in {:.2f} s: {:.0f} images/s, {:.0f} a thread\n", made,
              config.data.train[0], workers, seconds, static_cast<double>(made) / seconds,
              static_cast<double>(made) / seconds / workers);
@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
   int64_t steps = 50;
   app.add_option("--config", config, "YAML file of a run on images")->required();
   app.add_option("--set", overrides, "Override a key of the config")->type_name("KEY=VALUE");
-  app.add_option("--steps", steps, "Batches to make")
+  app.add_option("--steps", steps, "Micro-batches to make")
       ->capture_default_str()
       ->check(CLI::Range(2, 1000000));
   try {

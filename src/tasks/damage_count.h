@@ -1,0 +1,32 @@
+// Counts the samples of a set that turned out damaged, over all ranks, and names each once.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "data/damaged_sample.h"
+#include "dist/process_group.h"
+
+namespace sigtrain {
+
+class DamageCount {
+ public:
+  /// Of a set of `size` samples, no more than `largest_share` may be damaged: what the config calls
+  /// `key`. `samples` is their name in the plural.
+  DamageCount(int64_t size, double largest_share, std::string samples, std::string key);
+
+  /// What this rank found since the last call, known before or not; all ranks call it together, and
+  /// count and name the same. Throws AgreedFailure on all of them when too many are damaged.
+  void add(ProcessGroup& group, const std::vector<DamagedSample>& found);
+  int64_t count() const { return static_cast<int64_t>(damaged_.size()); }
+
+ private:
+  int64_t size_;
+  double largest_share_;
+  std::string samples_, key_;
+  std::set<int64_t> damaged_;
+};
+
+}  // namespace sigtrain
