@@ -15,8 +15,9 @@ namespace sigtrain {
 /// An exchange that was started; later ones have larger numbers. 0: one that is over.
 using Ticket = int64_t;
 
-/// What exchanges took, in seconds: their own time, waiting for slower ranks included, and the time
-/// that the backend's work waited for them. What it did not wait for was hidden behind that work.
+/// What the exchanges that were waited for took, in seconds: their own time, waiting for slower
+/// ranks included, and the time that the backend's work stood still for them. The rest of it was
+/// hidden behind that work.
 struct ExchangeTimes {
   double exchanging = 0.0, waited = 0.0;
 };
@@ -45,9 +46,10 @@ class Communicator {
   /// All work given to the backend from now on finds this exchange, and those before it, done.
   virtual void wait(Ticket ticket) = 0;
 
-  /// Takes the time of what comes until measured() is called, outside of captured work.
+  /// Takes the times of the exchanges that are waited for until measured() is called, whenever they
+  /// were started; not within captured work.
   virtual void measure() = 0;
-  /// Waits for the exchanges that were measured.
+  /// Waits for those exchanges, and for no others: what is under way stays hidden where it can.
   virtual ExchangeTimes measured() = 0;
 
  protected:

@@ -128,24 +128,37 @@ Ticket MpiCommunicator::broadcast(const Tensor& x) {
 }
 
 Ticket MpiCommunicator::submit(std::function<void()> exchange) {
-  return last_ = mpi_.submit([this, exchange = std::move(exchange)] {
+  last_ = mpi_.submit([this, exchange = std::move(exchange)] {
     const auto begin = Clock::now();
     exchange();
-    exchanging_ += seconds_since(begin);
+    const double seconds = seconds_since(begin);
+    const std::lock_guard lock(mutex_);
+    seconds_.push_back(seconds);
   });
+  under_way_.push_back(last_);
+  return last_;
 }
 
 void MpiCommunicator::wait(Ticket ticket) {
   const auto begin = Clock::now();
   mpi_.wait(ticket);
-  waited_ += seconds_since(begin);
+  if (is_measuring_) times_.waited += seconds_since(begin);
+  const std::lock_guard lock(mutex_);
+  while (!under_way_.empty() && under_way_.front() <= ticket) {
+    if (is_measuring_) times_.exchanging += seconds_.front();
+    under_way_.pop_front();
+    seconds_.pop_front();
+  }
 }
 
-void MpiCommunicator::measure() { measured(); }
+void MpiCommunicator::measure() {
+  is_measuring_ = true;
+  times_ = {};
+}
 
 ExchangeTimes MpiCommunicator::measured() {
-  mpi_.wait(last_);
-  return {std::exchange(exchanging_, 0.0), std::exchange(waited_, 0.0)};
+  is_measuring_ = false;
+  return times_;
 }
 
 }  // namespace sigtrain

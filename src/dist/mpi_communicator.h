@@ -1,6 +1,9 @@
 // Exchanges tensors in the host's memory through MPI, on the group's thread.
 #pragma once
 
+#include <deque>
+#include <mutex>
+
 #include "dist/communicator.h"
 #include "dist/mpi_group.h"
 
@@ -31,9 +34,12 @@ class MpiCommunicator final : public Communicator {
 
   MpiGroup& mpi_;
   Ticket last_ = 0;
-  double exchanging_ = 0.0;  // the group's thread's; read between jobs
-  double waited_ = 0.0;
   std::vector<std::byte> sums_;  // of this rank's part
+  bool is_measuring_ = false;
+  ExchangeTimes times_;
+  std::deque<Ticket> under_way_;  // started and not waited for
+  std::mutex mutex_;
+  std::deque<double> seconds_;  // of those that are over, in the same order; both threads'
 };
 
 }  // namespace sigtrain

@@ -1,8 +1,8 @@
 #include "dist/nccl_communicator.h"
 
-#include <unistd.h>
-
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "ops/cuda/check.h"
 
@@ -24,24 +24,40 @@ ncclDataType_t type_of(DType dtype) {
   }
 }
 
-/// Where this process's GPU is: machine and PCI address.
-std::string gpu_place() {
+// How long abort() waits for a call of NCCL to return. One that does not (it connects to a rank
+// that is gone) ends with the process, when the group's patience does.
+constexpr auto kCallPatience = std::chrono::seconds(2);
+// How long an error of NCCL waits for the news of a rank that is gone.
+constexpr auto kNewsPatience = std::chrono::seconds(1);
+
+/// The name of this process's GPU that no other has, as nvidia-smi -L prints it. A PCI address is
+/// not one: machines in containers may share a host name.
+std::string gpu_uuid() {
   int device = 0;
-  char bus[32] = {}, machine[256] = {};
+  cudaDeviceProp properties{};
   check_cuda(cudaGetDevice(&device), "asking for the GPU");
-  check_cuda(cudaDeviceGetPCIBusId(bus, sizeof(bus), device), "asking for the GPU's address");
-  ::gethostname(machine, sizeof(machine) - 1);
-  return fmt::format("{} of {}", bus, machine);
+  check_cuda(cudaGetDeviceProperties(&properties, device), "asking for the GPU's name");
+  std::string text = "GPU";
+  for (size_t i = 0; i < sizeof(properties.uuid.bytes); ++i) {
+    const bool begins_part = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
+    text += fmt::format("{}{:02x}", begins_part ? "-" : "",
+                        static_cast<unsigned char>(properties.uuid.bytes[i]));
+  }
+  return text;
 }
 
 void refuse_shared_gpus(ProcessGroup& group) {
-  const std::vector<std::string> places = group.gather(gpu_place());
-  for (size_t a = 0; a < places.size(); ++a) {
-    for (size_t b = a + 1; b < places.size(); ++b) {
-      if (places[a] != places[b]) continue;
-      throw AgreedFailure(fmt::format("ranks {} and {} have the same GPU, {}: start one rank a GPU",
-                                      a, b, places[a]),
-                          true, true);
+  const std::vector<std::string> uuids = group.gather(gpu_uuid());
+  for (size_t a = 0; a < uuids.size(); ++a) {
+    for (size_t b = a + 1; b < uuids.size(); ++b) {
+      if (uuids[a] != uuids[b]) continue;
+      throw AgreedFailure(
+          fmt::format(
+              "ranks {} and {} have the same GPU, {}: start no more ranks on a machine than "
+              "it has GPUs, and let each see all of them or one of its own in "
+              "CUDA_VISIBLE_DEVICES",
+              a, b, uuids[a]),
+          true, true);
     }
   }
 }
@@ -64,37 +80,47 @@ NcclCommunicator::NcclCommunicator(ProcessGroup& group, CudaOps& ops)
   check_cuda(cudaEventCreateWithFlags(&computed_, cudaEventDisableTiming), "creating an event");
   check_nccl(ncclCommInitRank(&communicator_, group.size(), id, group.rank()),
              "connecting the GPUs");
-  group.watch([this] { abort(); },
-              [this]() -> std::string {
-                if (is_aborted_) return {};
-                ncclResult_t state = ncclSuccess;
-                if (ncclCommGetAsyncError(communicator_, &state) != ncclSuccess) return {};
-                if (state == ncclSuccess || state == ncclInProgress) return {};
-                return fmt::format("exchanging tensors between GPUs: NCCL says {}",
-                                   ncclGetErrorString(state));
-              });
+  group.watch([this] { abort(); }, [this] { return asynchronous_error(); });
 }
 
 NcclCommunicator::~NcclCommunicator() {
   group_.watch({}, {});
-  if (!is_aborted_.exchange(true)) {
+  if (!is_aborted_) {
     cudaStreamSynchronize(stream_);
     ncclCommDestroy(communicator_);
   }
-  for (const auto& [ticket, event] : under_way_) cudaEventDestroy(event);
+  for (const auto& [ticket, interval] : under_way_) release(interval);
+  for (const Interval& interval : exchanging_) release(interval);
+  for (const Interval& interval : waited_) release(interval);
   for (cudaEvent_t event : free_events_) cudaEventDestroy(event);
-  for (cudaEvent_t event : free_marks_) cudaEventDestroy(event);
   cudaEventDestroy(computed_);
   cudaStreamDestroy(stream_);
 }
 
 void NcclCommunicator::abort() {
-  if (!is_aborted_.exchange(true)) ncclCommAbort(communicator_);
+  const std::unique_lock lock(using_communicator_, kCallPatience);
+  if (!lock || is_aborted_) return;
+  is_aborted_ = true;
+  ncclCommAbort(communicator_);
+}
+
+std::string NcclCommunicator::asynchronous_error() {
+  const std::unique_lock lock(using_communicator_, std::try_to_lock);
+  if (!lock || is_aborted_) return {};
+  ncclResult_t state = ncclSuccess;
+  if (ncclCommGetAsyncError(communicator_, &state) != ncclSuccess) return {};
+  if (state == ncclSuccess || state == ncclInProgress) return {};
+  return fmt::format("exchanging tensors between GPUs: NCCL says {}", ncclGetErrorString(state));
 }
 
 void NcclCommunicator::check_nccl(ncclResult_t result, const char* what) {
   if (result == ncclSuccess) return;
-  group_.check();  // that another rank is gone is the better answer
+  // That another rank is gone is the better answer, and the group may learn it a moment later.
+  const auto deadline = std::chrono::steady_clock::now() + kNewsPatience;
+  do {
+    group_.check();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  } while (std::chrono::steady_clock::now() < deadline);
   const char* detail = ncclGetLastError(nullptr);
   throw Error("{}: NCCL says {}{}{} (NCCL_DEBUG=WARN in the environment tells more)", what,
               ncclGetErrorString(result), detail && *detail ? "; " : "", detail ? detail : "");
@@ -102,6 +128,7 @@ void NcclCommunicator::check_nccl(ncclResult_t result, const char* what) {
 
 template <typename Call>
 Ticket NcclCommunicator::start(const char* what, Call call) {
+  const std::lock_guard lock(using_communicator_);
   if (is_aborted_) {
     group_.check();
     throw Error("{}: the GPUs are no longer connected", what);
@@ -110,16 +137,7 @@ Ticket NcclCommunicator::start(const char* what, Call call) {
   check_cuda(cudaStreamWaitEvent(stream_, computed_, 0), what);
   const cudaEvent_t begin = mark(stream_);
   check_nccl(call(), what);
-  if (begin) exchanging_.push_back({begin, mark(stream_)});
-  cudaEvent_t exchanged = nullptr;
-  if (free_events_.empty()) {
-    check_cuda(cudaEventCreateWithFlags(&exchanged, cudaEventDisableTiming), what);
-  } else {
-    exchanged = free_events_.back();
-    free_events_.pop_back();
-  }
-  check_cuda(cudaEventRecord(exchanged, stream_), what);
-  under_way_.emplace_back(++started_, exchanged);
+  under_way_.push_back({++started_, {begin, mark(stream_)}});
   return started_;
 }
 
@@ -154,29 +172,36 @@ Ticket NcclCommunicator::broadcast(const Tensor& x) {
 
 void NcclCommunicator::wait(Ticket ticket) {
   // The stream is in order: an exchange that is over means that those before it are.
-  cudaEvent_t last = nullptr;
+  std::vector<Interval> over;
   while (!under_way_.empty() && under_way_.front().first <= ticket) {
-    last = under_way_.front().second;
-    free_events_.push_back(last);
+    over.push_back(under_way_.front().second);
     under_way_.pop_front();
   }
-  if (!last) return;
-  const cudaEvent_t begin = mark(compute_);
-  check_cuda(cudaStreamWaitEvent(compute_, last, 0), "waiting for an exchange");
-  if (begin) waited_.push_back({begin, mark(compute_)});
+  if (over.empty()) return;
+  const cudaEvent_t begin = is_measuring_ ? mark(compute_) : nullptr;
+  check_cuda(cudaStreamWaitEvent(compute_, over.back().end, 0), "waiting for an exchange");
+  if (is_measuring_) {
+    waited_.push_back({begin, mark(compute_)});
+    exchanging_.insert(exchanging_.end(), over.begin(), over.end());
+  } else {
+    for (const Interval& interval : over) release(interval);
+  }
 }
 
 cudaEvent_t NcclCommunicator::mark(cudaStream_t stream) {
-  if (!is_measuring_) return nullptr;
   cudaEvent_t event = nullptr;
-  if (free_marks_.empty()) {
+  if (free_events_.empty()) {
     check_cuda(cudaEventCreate(&event), "creating an event");
   } else {
-    event = free_marks_.back();
-    free_marks_.pop_back();
+    event = free_events_.back();
+    free_events_.pop_back();
   }
-  check_cuda(cudaEventRecord(event, stream), "taking the time");
+  check_cuda(cudaEventRecord(event, stream), "marking an exchange");
   return event;
+}
+
+void NcclCommunicator::release(const Interval& interval) {
+  free_events_.insert(free_events_.end(), {interval.begin, interval.end});
 }
 
 double NcclCommunicator::take(std::vector<Interval>& intervals) {
@@ -186,7 +211,7 @@ double NcclCommunicator::take(std::vector<Interval>& intervals) {
     check_cuda(cudaEventSynchronize(end), "taking the time");
     check_cuda(cudaEventElapsedTime(&milliseconds, begin, end), "taking the time");
     seconds += 1e-3 * milliseconds;
-    free_marks_.insert(free_marks_.end(), {begin, end});
+    release({begin, end});
   }
   intervals.clear();
   return seconds;

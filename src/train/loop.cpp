@@ -53,6 +53,8 @@ void telling_others(ProcessGroup& group, const Work& work) {
   } catch (const AgreedFailure&) {
     throw;
   } catch (const std::exception& error) {
+    // What follows from another rank's end, such as an exchange that was given up, is not told.
+    group.check();
     group.fail(error.what());
     throw;
   }

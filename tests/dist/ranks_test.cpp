@@ -360,11 +360,14 @@ TEST_F(Ranks, OneOfThemWritesAndSpeaks) {
   const ProcessResult result = run_ranks_well(2, kRun);
   EXPECT_THAT(result.output(), AllOf(HasSubstr("[rank 0] step 20/20"), Not(HasSubstr("[rank 1]"))));
   EXPECT_THAT(slurp(runs("small") / "train.log"), HasSubstr("2 ranks"));
-  EXPECT_EQ(metrics("small").size(), 24u);
-  for (const auto& line : metrics("small")) {
-    if (line["split"] != "train") continue;
-    EXPECT_GT(line["exchange_seconds"].get<double>(), 0.0);
-    EXPECT_GE(line["exchange_waited_seconds"].get<double>(), 0.0);
+  run_ranks_well(2, kRun + kSharded + named("sharded"));
+  for (const char* name : {"small", "sharded"}) {
+    EXPECT_EQ(metrics(name).size(), 24u);
+    for (const auto& line : metrics(name)) {
+      if (line["split"] != "train") continue;
+      EXPECT_GT(line["exchange_seconds"].get<double>(), 0.0);
+      EXPECT_GT(line["exchange_waited_seconds"].get<double>(), 0.0);
+    }
   }
   EXPECT_FALSE(fs::exists(runs("small.1")));
 }

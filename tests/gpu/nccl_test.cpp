@@ -99,6 +99,17 @@ TEST_F(Nccl, OneRankGetsBackWhatItGave) {
     EXPECT_GT(times.exchanging, 0.0);
     EXPECT_GE(times.waited, 0.0);
   }
+  // What is under way counts where it is waited for, if at all.
+  communicator.measure();
+  last = communicator.all_gather(x);
+  EXPECT_EQ(communicator.measured().exchanging, 0.0);
+  communicator.measure();
+  communicator.wait(last);
+  EXPECT_GT(communicator.measured().exchanging, 0.0);
+  last = communicator.all_gather(x);
+  communicator.wait(last);
+  communicator.measure();
+  EXPECT_EQ(communicator.measured().exchanging, 0.0);
 }
 
 TEST_F(Nccl, OneRankTrainsToTheSameBits) {
