@@ -10,7 +10,6 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "config/derived.h"
@@ -18,6 +17,7 @@
 #include "config/validate.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "data/fnv.h"
 #include "dist/communicator.h"
 #include "dist/process_group.h"
 #include "dist/same_everywhere.h"
@@ -143,7 +143,8 @@ void run(const Arguments& arguments, ProcessGroup& group) {
   }
   const std::filesystem::path folder = run_dir(config.run);
   together(group, [&] { task->open_data(); });
-  check_same_everywhere(group, {{"data like", task->data_state(0).dump()}});
+  check_same_everywhere(group, {{"data like", task->data_state(0).dump()},
+                                {"validation data of hash", hash_text(task->validation_hash())}});
   // One rank reads checkpoints and writes files: the others need not see its disk.
   std::optional<CheckpointReader> checkpoint;
   together(group, [&] {
@@ -195,8 +196,7 @@ int tell(const std::exception& error) {
 /// The cores of this machine are shared out among its ranks, unless OMP_NUM_THREADS says otherwise.
 void share_cores(const ProcessGroup& group) {
   if (!group.is_distributed() || std::getenv("OMP_NUM_THREADS") != nullptr) return;
-  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  omp_set_num_threads(std::clamp(cores / group.local_size(), 1, omp_get_max_threads()));
+  omp_set_num_threads(std::min(group.cores(), omp_get_max_threads()));
 }
 
 /// Joins the other ranks, runs, and leaves them in good order or, when this rank or another has

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/fnv.h"
 
 namespace sigtrain {
 namespace {
@@ -71,6 +72,16 @@ TokenCorpus::TokenCorpus(const std::vector<std::string>& paths, const Vocabulary
     }
     starts_.push_back(starts_.back() + shard.size());
   }
+}
+
+uint64_t TokenCorpus::hash() const {
+  Fnv64 hash;
+  hash.add(vocabulary().hash);
+  for (const TokenShard& shard : shards_) {
+    hash.add(static_cast<uint64_t>(shard.size()));
+    hash.add(shard.checksum());
+  }
+  return hash.value();
 }
 
 void TokenCorpus::read(int64_t begin, std::span<int32_t> out) const {

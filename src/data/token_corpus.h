@@ -28,6 +28,8 @@ class TokenCorpus {
   int64_t size() const { return starts_.back(); }
   const Vocabulary& vocabulary() const { return shards_.front().vocabulary(); }
   const std::vector<TokenShard>& shards() const { return shards_; }
+  /// Of the vocabulary and of all tokens, in their order, as the shards' headers tell of them.
+  uint64_t hash() const;
 
   /// Copies tokens [begin, begin + out.size()) to `out`, going on at the first token after the last
   /// one. Throws Error naming file and position of an id outside the vocabulary.

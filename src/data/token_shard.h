@@ -31,6 +31,8 @@ class TokenShard {
   const std::string& path() const { return file_.path(); }
   const Vocabulary& vocabulary() const { return vocabulary_; }
   int64_t size() const { return size_; }
+  /// Of the tokens, as the header says: only verify() compares it with them.
+  uint64_t checksum() const { return checksum_; }
 
   /// Copies tokens [begin, begin + out.size()) to `out`. Throws Error naming the file and the
   /// position of an id outside the vocabulary.

@@ -1,7 +1,12 @@
 #include "dist/mpi_group.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <chrono>
 #include <numeric>
+
+#include "dist/start_limit.h"
 
 namespace sigtrain {
 namespace {
@@ -9,6 +14,22 @@ namespace {
 // Waiting: first at full attention, then giving the core away, then sleeping in between.
 constexpr int kSpins = 100, kYields = 200;
 constexpr auto kNap = std::chrono::microseconds(50);
+
+// For MPI to start on all machines, which takes longer than a run's ranks may be silent, and for
+// the watchdogs to connect.
+constexpr auto kStartLimit = std::chrono::seconds(180);
+
+/// A rank's share of the processors of its machine's ranks. Launchers may let all of them run
+/// everywhere or each on its own few.
+int share_of_cores(MPI_Comm local, int ranks) {
+  cpu_set_t own;
+  CPU_ZERO(&own);
+  ::sched_getaffinity(0, sizeof(own), &own);  // fails on more than 1024: then it counts none
+  cpu_set_t all = own;
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &all, sizeof(all), MPI_BYTE, MPI_BOR, local),
+            "counting the processors of this machine");
+  return std::clamp(CPU_COUNT(&all) / ranks, 1, std::max(1, CPU_COUNT(&own)));
+}
 
 std::string broadcast_at_start(const std::string& text) {
   auto length = static_cast<uint64_t>(text.size());
@@ -31,6 +52,11 @@ void check_mpi(int code, const char* what) {
 }
 
 MpiGroup::MpiGroup(const Launch& launch) {
+  const StartLimit limit(kStartLimit,
+                         fmt::format("the {} ranks that {} started did not all get together within "
+                                     "{} seconds: look for one that ended or hangs before it "
+                                     "spoke, or for a machine that the others cannot reach",
+                                     launch.ranks, launch.launcher, kStartLimit.count()));
   int provided = 0;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "starting MPI");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -49,6 +75,7 @@ MpiGroup::MpiGroup(const Launch& launch) {
             "finding the ranks of this machine");
   MPI_Comm_rank(local, &local_rank_);
   MPI_Comm_size(local, &local_size_);
+  cores_ = share_of_cores(local, local_size_);
   MPI_Comm_free(&local);
   // The launcher's number where it tells one: it is what the GPUs it hands out go by.
   if (launch.local_rank >= 0) local_rank_ = launch.local_rank;

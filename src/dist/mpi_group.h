@@ -29,6 +29,7 @@ class MpiGroup final : public ProcessGroup {
   int size() const override { return size_; }
   int local_rank() const override { return local_rank_; }
   int local_size() const override { return local_size_; }
+  int cores() const override { return cores_; }
   bool is_distributed() const override { return true; }
   std::vector<std::string> gather(const std::string& text) override;
   void check() override { watchdog_->check(); }
@@ -48,7 +49,7 @@ class MpiGroup final : public ProcessGroup {
  private:
   void work();
 
-  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, cores_ = 1;
   std::unique_ptr<Watchdog> watchdog_;
   std::thread thread_;
   std::mutex mutex_;

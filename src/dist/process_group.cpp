@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "dist/launcher.h"
 #if defined(SIGTRAIN_HAS_MPI)
@@ -32,6 +33,10 @@ void ProcessGroup::sum(std::span<double> values) {
 double ProcessGroup::sum(double value) {
   sum(std::span(&value, 1));
   return value;
+}
+
+int SingleProcess::cores() const {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 std::string ProcessGroup::broadcast(const std::string& text) {

@@ -39,6 +39,8 @@ class ProcessGroup {
   virtual int local_rank() const = 0;
   /// Ranks of this machine.
   virtual int local_size() const = 0;
+  /// This rank's share of the processors that the ranks of this machine may run on; at least 1.
+  virtual int cores() const = 0;
   /// False for a process that was started alone.
   virtual bool is_distributed() const = 0;
   bool is_root() const { return rank() == 0; }
@@ -71,6 +73,7 @@ class SingleProcess final : public ProcessGroup {
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
   int local_size() const override { return 1; }
+  int cores() const override;
   bool is_distributed() const override { return false; }
   std::vector<std::string> gather(const std::string& text) override { return {text}; }
   void check() override {}

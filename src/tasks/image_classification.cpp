@@ -52,6 +52,7 @@ void ImageClassification::open_data() {
         validation->class_names().size(), train->class_names().size());
   }
   validation_ = std::make_unique<ImageEvaluation>(validation, config_);
+  validation_fingerprint_ = validation->fingerprint();
   validation_damage_ = damage_of(*validation, config_);
 }
 
@@ -97,7 +98,8 @@ void ImageClassification::begin_step(Ops& ops, int64_t step) {
   const int64_t first = step * micro_steps();
   if (!prefetcher_ || prefetcher_->step() != first) {
     prefetcher_.emplace([this](int64_t own) { return train_->get(global_number(own)); }, first,
-                        prefetch_depth(config_.data, micro_steps()), loader_threads(config_.data));
+                        prefetch_depth(config_.data, group().cores(), micro_steps()),
+                        loader_threads(config_.data, group().cores()));
   }
   std::vector<DamagedSample> damaged;
   for (int64_t begin = 0; begin < own_rows(); begin += config_.train.micro_batch) {
@@ -143,7 +145,8 @@ LossReport ImageClassification::evaluate(Context& context) {
   const int64_t ranks = group().size(), rank = group().rank();
   Prefetcher<ImageBatch> batches(
       [this, ranks, rank](int64_t own) { return validation_->get(own * ranks + rank); }, 0,
-      prefetch_depth(config_.data, 1), loader_threads(config_.data),
+      prefetch_depth(config_.data, group().cores(), 1),
+      loader_threads(config_.data, group().cores()),
       (validation_->batches() - rank + ranks - 1) / ranks);
   std::vector<DamagedSample> damaged;
   while (const std::optional<ImageBatch> next = batches.next()) {

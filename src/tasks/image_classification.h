@@ -40,6 +40,7 @@ class ImageClassification final : public Task {
     return config_.data.source != DataSource::synthetic && !config_.data.validation.empty();
   }
   nlohmann::json data_state(int64_t step) const override;
+  uint64_t validation_hash() const override { return validation_fingerprint_; }
   void check_data_state(const nlohmann::json& state) const override;
 
  private:
@@ -57,7 +58,7 @@ class ImageClassification final : public Task {
   std::unique_ptr<ImageSource> train_;
   std::unique_ptr<ImageEvaluation> validation_;
   std::optional<DamageCount> train_damage_, validation_damage_;
-  uint64_t fingerprint_ = 0;  // of the training images
+  uint64_t fingerprint_ = 0, validation_fingerprint_ = 0;  // of the images
   std::optional<Prefetcher<ImageBatch>> prefetcher_;
   DeviceMemory memory_;
   Tensor images_;   // u8 [own_rows(), size, size, channels]

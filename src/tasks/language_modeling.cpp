@@ -38,10 +38,12 @@ void LanguageModeling::open_data() {
     check.tokenizer_hash = make_tokenizer(config_.data.tokenizer)->hash();
   auto train = std::make_shared<const TokenCorpus>(config_.data.train, check);
   vocabulary_hash_ = train->vocabulary().hash;
+  tokens_hash_ = train->hash();
   train_ = std::make_unique<ShuffledTokens>(train, train_shape, config_.train.seed);
   if (!has_validation()) return;
   check.tokenizer_hash = vocabulary_hash_;
   auto validation = std::make_shared<const TokenCorpus>(config_.data.validation, check);
+  validation_hash_ = validation->hash();
   validation_ = std::make_unique<SequentialTokens>(
       validation, BatchShape{seq_len, ranks * config_.train.micro_batch, rank, ranks},
       config_.eval.sequences);
@@ -130,6 +132,7 @@ nlohmann::json LanguageModeling::data_state(int64_t step) const {
                        {"global_batch", config_.train.global_batch},
                        {"seq_len", config_.model.seq_len}};
   if (vocabulary_hash_) state["vocabulary_hash"] = hash_text(*vocabulary_hash_);
+  if (tokens_hash_) state["tokens"] = hash_text(*tokens_hash_);
   return state;
 }
 
@@ -144,15 +147,13 @@ void LanguageModeling::check_data_state(const nlohmann::json& state) const {
         "the same tokenizer",
         text(state), text(own));
   }
-  // Allowed, as one may want a larger batch late in a run; but the samples are then others than
-  // those of an unbroken run.
-  for (const char* key : {"global_batch", "seq_len"}) {
-    if (state.value(key, int64_t{0}) != own.at(key).get<int64_t>()) {
-      spdlog::warn(
-          "the checkpoint was trained with {} {}, this config says {}: the run goes on at other "
-          "samples",
-          key, state.value(key, int64_t{0}), own.at(key).get<int64_t>());
-    }
+  // Allowed, as one may want a larger batch or more text late in a run; but the samples are then
+  // others than those of an unbroken run.
+  for (const char* key : {"global_batch", "seq_len", "tokens"}) {
+    if (!state.contains(key) || !own.contains(key) || state.at(key) == own.at(key)) continue;
+    spdlog::warn(
+        "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples", key,
+        state.at(key).dump(), own.at(key).dump());
   }
 }
 

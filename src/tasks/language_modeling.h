@@ -39,6 +39,7 @@ class LanguageModeling final : public Task {
     return config_.data.source == DataSource::text && !config_.data.validation.empty();
   }
   nlohmann::json data_state(int64_t step) const override;
+  uint64_t validation_hash() const override { return validation_hash_; }
   void check_data_state(const nlohmann::json& state) const override;
 
  private:
@@ -51,7 +52,8 @@ class LanguageModeling final : public Task {
   DecoderLm model_;
   std::unique_ptr<TokenSource> train_;
   std::unique_ptr<SequentialTokens> validation_;
-  std::optional<uint64_t> vocabulary_hash_;
+  std::optional<uint64_t> vocabulary_hash_, tokens_hash_;  // of the shards, where there are any
+  uint64_t validation_hash_ = 0;
   std::optional<Prefetcher<TokenBatch>> prefetcher_;
   DeviceMemory memory_;
   Tensor tokens_, targets_;  // i32 [own_rows(), seq_len]

@@ -161,7 +161,8 @@ void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
           return train_ ? train_->get(global_number(number))
                         : synthetic_speech(config_, global_number(number));
         },
-        first, prefetch_depth(config_.data, micro_steps()), loader_threads(config_.data));
+        first, prefetch_depth(config_.data, group().cores(), micro_steps()),
+        loader_threads(config_.data, group().cores()));
   }
   step_batches_.clear();
   int64_t targets = 0;
@@ -247,7 +248,8 @@ LossReport SpeechRecognition::evaluate(Context& context) {
   const int64_t ranks = group().size(), rank = group().rank();
   Prefetcher<SpeechBatch> batches(
       [this, ranks, rank](int64_t number) { return validation_->get(number * ranks + rank); }, 0,
-      prefetch_depth(config_.data, 1), loader_threads(config_.data),
+      prefetch_depth(config_.data, group().cores(), 1),
+      loader_threads(config_.data, group().cores()),
       (validation_->batches_per_pass() - rank + ranks - 1) / ranks);
   while (const std::optional<SpeechBatch> batch = batches.next()) {
     report_damaged(*batch, validation_->corpus());

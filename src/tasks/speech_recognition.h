@@ -43,6 +43,9 @@ class SpeechRecognition final : public Task {
     return config_.data.source != DataSource::synthetic && !config_.data.validation.empty();
   }
   nlohmann::json data_state(int64_t step) const override;
+  uint64_t validation_hash() const override {
+    return validation_ ? validation_->corpus().hash() : 0;
+  }
   void check_data_state(const nlohmann::json& state) const override;
 
  private:

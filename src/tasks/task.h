@@ -70,8 +70,11 @@ class Task {
   virtual LossReport evaluate(Context& context) = 0;
   virtual bool has_validation() const = 0;
 
-  /// What checkpoints must agree on with the data at hand, e.g. the vocabulary's hash.
+  /// What checkpoints and other ranks must agree on with the data at hand, e.g. the vocabulary's
+  /// hash.
   virtual nlohmann::json data_state(int64_t step) const = 0;
+  /// Of the validation data, which all ranks must have alike; 0: there is none.
+  virtual uint64_t validation_hash() const = 0;
   /// Throws Error if a checkpoint was made with other data than this task's.
   virtual void check_data_state(const nlohmann::json& state) const = 0;
 

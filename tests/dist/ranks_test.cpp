@@ -283,7 +283,8 @@ TEST_F(Ranks, WithAnotherConfigProgramOrVocabularyAreRefused) {
     const ProcessResult result = run_ranks(ranks, kRun + arguments, before);
     EXPECT_EQ(result.exit_code, 2) << result.output();
     EXPECT_THAT(result.output(), HasSubstr(message));
-    EXPECT_FALSE(fs::exists(runs("small"))) << "a run was begun";
+    for (const char* begun : {"runs/small", "here/runs", "here_bytes/runs"})
+      EXPECT_FALSE(fs::exists(folder() / begun)) << "a run was begun";
   };
   refused(4, {}, "[ $rank != 3 ] || set -- \"$@\" --set optimizer.beta1=0.8",
           "rank 3 has optimizer.beta1 0.8, rank 0 has optimizer.beta1 0.9");
@@ -291,13 +292,30 @@ TEST_F(Ranks, WithAnotherConfigProgramOrVocabularyAreRefused) {
   std::ofstream(folder() / "trainer", std::ios::app) << "another";
   refused(2, {}, "if [ $rank = 1 ]; then shift; set -- ./trainer \"$@\"; fi",
           "rank 1 has the program ");
-  fs::create_directory(folder() / "elsewhere");
-  const ProcessResult made =
-      run("tokenize", {"text.txt", "--output", "elsewhere/tokens", "--train-bpe", "300",
-                       "--validation-fraction", "0.2"});
-  ASSERT_EQ(made.exit_code, 0) << made.output();
-  refused(2, {"--set", "data.tokenizer=''", "--set", "model.vocab_size=300"},
-          "[ $rank != 1 ] || cd elsewhere", "rank 1 has data like ");
+  // Vocabularies of one size, made of other text; one vocabulary of other text; and other text to
+  // evaluate alone.
+  const auto tokenize = [&](const std::string& text, const std::string& output, const Words& more) {
+    const ProcessResult made =
+        run("tokenize", Words{text, "--output", output, "--validation-fraction", "0.2"} + more);
+    ASSERT_EQ(made.exit_code, 0) << made.output();
+  };
+  std::string other = slurp(folder() / "text.txt");
+  std::replace(other.begin(), other.end(), 'o', 'a');
+  spill(folder() / "other.txt", other);
+  for (const auto& [folder, text] : {std::pair{"here", "text.txt"}, {"elsewhere", "other.txt"}}) {
+    tokenize(text, std::string(folder) + "/tokens", {"--train-bpe", "300"});
+    tokenize(text, std::string(folder) + "_bytes/tokens", {});
+  }
+  const Words anyhow = {"--set", "data.tokenizer=''", "--set", "model.vocab_size=300"};
+  refused(2, anyhow, "if [ $rank = 1 ]; then cd elsewhere; else cd here; fi",
+          "rank 1 has data like ");
+  refused(2, anyhow, "if [ $rank = 1 ]; then cd elsewhere_bytes; else cd here_bytes; fi",
+          "rank 1 has data like ");
+  fs::remove_all(folder() / "elsewhere_bytes/tokens/train");
+  fs::copy(folder() / "here_bytes/tokens/train", folder() / "elsewhere_bytes/tokens/train",
+           fs::copy_options::recursive);
+  refused(2, anyhow, "if [ $rank = 1 ]; then cd elsewhere_bytes; else cd here_bytes; fi",
+          "rank 1 has validation data of hash ");
   refused(3, {}, "",
           "train.global_batch, 8, is not a multiple of train.micro_batch, 2, times 3 ranks");
 }

@@ -19,6 +19,7 @@ class WithNeighbour final : public ProcessGroup {
   int size() const override { return 2; }
   int local_rank() const override { return 0; }
   int local_size() const override { return 2; }
+  int cores() const override { return 1; }
   bool is_distributed() const override { return true; }
   std::vector<std::string> gather(const std::string& text) override { return {text, says_}; }
   void check() override {}
