@@ -141,7 +141,7 @@ SpeechBatch SpeechLoader::get(int64_t number) const {
     try {
       fill_row(batch, row, entry, sample);
     } catch (const Error& error) {
-      batch.damaged.emplace_back(error.what());
+      batch.damaged.push_back({entry, error.what()});
     }
   }
   return batch;

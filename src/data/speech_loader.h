@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/schema.h"
+#include "data/damaged_sample.h"
 #include "data/fbank.h"
 #include "data/speech_corpus.h"
 
@@ -39,7 +40,7 @@ struct SpeechBatch {
   std::vector<int64_t> entries;          // [rows] of the corpus; -1: none
   int64_t counted_targets = 0;           // of rows with frames enough for them
   double seconds = 0.0;                  // of speech, as heard by the model
-  std::vector<std::string> damaged;      // what went wrong with recordings of this batch
+  std::vector<DamagedSample> damaged;    // recordings of this batch that cannot be heard
 };
 
 class SpeechLoader {

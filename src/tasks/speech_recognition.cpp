@@ -44,6 +44,11 @@ std::unique_ptr<SpeechLoader> open(const Config& config, const std::vector<std::
   return std::make_unique<SpeechLoader>(corpus, config, training);
 }
 
+DamageCount damage_of(const SpeechLoader& loader, const Config& config) {
+  return {static_cast<int64_t>(loader.corpus().entries().size()), config.data.speech.max_damaged,
+          "recordings", "data.speech.max_damaged"};
+}
+
 }  // namespace
 
 SpeechRecognition::SpeechRecognition(const Config& config)
@@ -52,7 +57,10 @@ SpeechRecognition::SpeechRecognition(const Config& config)
 void SpeechRecognition::open_data() {
   if (config_.data.source == DataSource::synthetic) return;
   train_ = open(config_, config_.data.train, true);
-  if (has_validation()) validation_ = open(config_, config_.data.validation, false);
+  train_damage_ = damage_of(*train_, config_);
+  if (!has_validation()) return;
+  validation_ = open(config_, config_.data.validation, false);
+  validation_damage_ = damage_of(*validation_, config_);
 }
 
 int64_t SpeechRecognition::units_per_step() const {
@@ -133,21 +141,6 @@ SpokenBatch SpeechRecognition::upload(Ops& ops, const SpeechBatch& batch) const 
   return on_device;
 }
 
-void SpeechRecognition::report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus) {
-  for (const std::string& problem : batch.damaged) {
-    if (damaged_.insert(problem).second) spdlog::warn("left out: {}", problem);
-  }
-  const double most =
-      config_.data.speech.max_damaged * static_cast<double>(corpus.entries().size());
-  if (!batch.damaged.empty() && static_cast<double>(damaged_.size()) > most) {
-    throw Error(
-        "{} recordings turned out damaged, more than data.speech.max_damaged, {}, of {}; the last: "
-        "{}",
-        damaged_.size(), config_.data.speech.max_damaged, corpus.entries().size(),
-        batch.damaged.back());
-  }
-}
-
 int64_t SpeechRecognition::global_number(int64_t own) const {
   const int64_t step = own / micro_steps(), micro = own % micro_steps();
   return (step * group().size() + group().rank()) * micro_steps() + micro;
@@ -166,11 +159,14 @@ void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
   }
   step_batches_.clear();
   int64_t targets = 0;
+  std::vector<DamagedSample> damaged;
   for (int64_t micro = 0; micro < micro_steps(); ++micro) {
     step_batches_.push_back(*prefetcher_->next());
-    targets += step_batches_.back().counted_targets;
-    if (train_) report_damaged(step_batches_.back(), train_->corpus());
+    const SpeechBatch& batch = step_batches_.back();
+    targets += batch.counted_targets;
+    damaged.insert(damaged.end(), batch.damaged.begin(), batch.damaged.end());
   }
+  if (train_damage_) train_damage_->add(group(), damaged);
   step_targets_ = static_cast<int64_t>(group().sum(static_cast<double>(targets)));
   ops.fill(sums_, 0.0);
   ops.set_random_step(static_cast<uint64_t>(global_number(first)));
@@ -251,10 +247,12 @@ LossReport SpeechRecognition::evaluate(Context& context) {
       prefetch_depth(config_.data, group().cores(), 1),
       loader_threads(config_.data, group().cores()),
       (validation_->batches_per_pass() - rank + ranks - 1) / ranks);
+  std::vector<DamagedSample> damaged;
   while (const std::optional<SpeechBatch> batch = batches.next()) {
-    report_damaged(*batch, validation_->corpus());
+    damaged.insert(damaged.end(), batch->damaged.begin(), batch->damaged.end());
     count_errors(*batch, pass(upload(ops, *batch), batch->shape), by_bucket);
   }
+  validation_damage_->add(group(), damaged);
   std::vector<double> sums = host_values(ops, sums_);
   group().sum(sums);
   LossReport report = mean_of(sums);

@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 
 #include "config/schema.h"
@@ -11,6 +10,7 @@
 #include "data/prefetcher.h"
 #include "data/speech_loader.h"
 #include "models/speech_encoder.h"
+#include "tasks/damage_count.h"
 #include "tasks/error_rate.h"
 #include "tasks/task.h"
 
@@ -52,8 +52,6 @@ class SpeechRecognition final : public Task {
   /// The memory on the device as a batch of this shape.
   SpokenBatch view(const SpeechShape& shape) const;
   SpokenBatch upload(Ops& ops, const SpeechBatch& batch) const;
-  /// Names recordings that turned out damaged; throws Error past data.speech.max_damaged.
-  void report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus);
   /// The batch of the whole run that is number `own` of this rank's: micro-batches are numbered
   /// over all ranks, a step's of rank 0 first.
   int64_t global_number(int64_t own) const;
@@ -68,7 +66,7 @@ class SpeechRecognition final : public Task {
   std::unique_ptr<SpeechLoader> train_, validation_;
   std::optional<Prefetcher<SpeechBatch>> prefetcher_;
   std::vector<SpeechBatch> step_batches_;  // of the step begun last
-  std::set<std::string> damaged_;
+  std::optional<DamageCount> train_damage_, validation_damage_;
   DeviceMemory memory_;
   SpokenBatch largest_;  // flat tensors that every batch is a part of
   Tensor sums_;          // [ctc_sum_slots]

@@ -201,8 +201,8 @@ TEST_F(SpeechLoaderTest, ARecordingDamagedSinceIsNamedAndItsRowEmpty) {
   int64_t damaged = 0, rows = 0;
   for (int64_t i = 0; i < loader.batches_per_pass(); ++i) {
     const SpeechBatch batch = loader.get(i);
-    for (const std::string& problem : batch.damaged) {
-      EXPECT_THAT(problem, HasSubstr("u22.wav"));
+    for (const DamagedSample& problem : batch.damaged) {
+      EXPECT_THAT(problem.text, HasSubstr("u22.wav"));
       ++damaged;
     }
     for (const int64_t entry : batch.entries) rows += entry >= 0;

@@ -96,7 +96,8 @@ TEST_F(SpeechRun, RecordingsDamagedWithinAreNamedAndAnErrorPastTheirShare) {
   const ProcessResult refused = train({});
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_THAT(refused.output(),
-              AllOf(HasSubstr("1 recordings turned out damaged"), HasSubstr("cut.flac: damaged")));
+              AllOf(HasSubstr("recordings are damaged, more than data.speech.max_damaged, 0.01"),
+                    HasSubstr("cut.flac: damaged")));
   const ProcessResult tolerated = train_well({"--set", "data.speech.max_damaged=0.1"});
   EXPECT_THAT(tolerated.output(), HasSubstr("left out: "));
 }
