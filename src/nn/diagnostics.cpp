@@ -58,8 +58,8 @@ std::array<std::vector<double>, kDiagnosticCount> Diagnostics::read(Ops& ops,
                                                                     ProcessGroup& group) const {
   std::vector<double> all = host_values(ops, values_);
   if (group.size() > 1) {
-    // Ranks have equal shares: a root mean square is that of the mean squares, a mean that of
-    // means.
+    // Each rank's micro-batch counts alike: a root mean square is that of the mean squares, a mean
+    // that of means.
     const auto is_rms = [&](size_t i) {
       return static_cast<int64_t>(i) / layers_ !=
              static_cast<int64_t>(Diagnostic::attention_row_sum);
