@@ -464,6 +464,14 @@ TEST_P(RanksOfImages, GiveTheLossesOfOne) {
   run_ranks_well(2, kImages + kind() + named("resumed") +
                         Words{"--resume", checkpoint("shard_true4", 12).string()});
   expect_same_rest("alone", "resumed", 12);
+  // And a checkpoint is judged by all: what is said of it ends with its number of targets.
+  const Words judge = kImages + kind() + named("alone") + Words{"--eval-only"};
+  const ProcessResult one = train(Words{"--device", "cpu"} + judge);
+  const ProcessResult four = run_ranks_well(4, judge);
+  EXPECT_EQ(times(four.out, "over 5 targets"), 2) << four.out;  // of the averaged weights too
+  for (size_t at = one.out.find("validation loss"); at != std::string::npos;
+       at = one.out.find("validation loss", at + 1))
+    EXPECT_THAT(four.out, HasSubstr(one.out.substr(at, one.out.find('\n', at) - at)));
 }
 
 INSTANTIATE_TEST_SUITE_P(BothKinds, RanksOfImages, testing::Values("sigmoid", "softmax"));
