@@ -89,11 +89,6 @@ LabelledImages ImageClassification::rows(int64_t begin, int64_t end, bool with_t
           with_targets && targets_ ? targets_.slice(begin, end) : Tensor{}};
 }
 
-int64_t ImageClassification::global_number(int64_t own) const {
-  const int64_t step = own / micro_steps(), micro = own % micro_steps();
-  return (step * group().size() + group().rank()) * micro_steps() + micro;
-}
-
 void ImageClassification::begin_step(Ops& ops, int64_t step) {
   const int64_t first = step * micro_steps();
   if (!prefetcher_ || prefetcher_->step() != first) {
@@ -112,7 +107,6 @@ void ImageClassification::begin_step(Ops& ops, int64_t step) {
   }
   if (train_damage_) train_damage_->add(group(), damaged);
   ops.fill(sums_, 0.0);
-  // What is drawn does not depend on the number of ranks.
   ops.set_random_step(static_cast<uint64_t>(global_number(first)));
 }
 

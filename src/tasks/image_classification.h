@@ -48,9 +48,6 @@ class ImageClassification final : public Task {
   LabelledImages rows(int64_t begin, int64_t end, bool with_targets) const;
   /// Images of the global batch that are this rank's.
   int64_t own_rows() const { return config_.train.global_batch / group().size(); }
-  /// The micro-batch of the whole run that is number `own` of this rank's: they are numbered over
-  /// all ranks, a step's of rank 0 first.
-  int64_t global_number(int64_t own) const;
 
   Config config_;
   ParameterTable table_;

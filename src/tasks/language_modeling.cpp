@@ -77,9 +77,7 @@ void LanguageModeling::begin_step(Ops& ops, int64_t step) {
   ops.upload(tokens_, batch.inputs.data());
   ops.upload(targets_, batch.targets.data());
   ops.fill(sums_, 0.0);
-  // Micro-batches are numbered over all ranks: what is drawn does not depend on how many there are.
-  ops.set_random_step(
-      static_cast<uint64_t>((step * group().size() + group().rank()) * micro_steps()));
+  ops.set_random_step(static_cast<uint64_t>(global_number(step * micro_steps())));
   step_targets_ = static_cast<int64_t>(group().sum(static_cast<double>(batch.valid_targets)));
 }
 

@@ -141,11 +141,6 @@ SpokenBatch SpeechRecognition::upload(Ops& ops, const SpeechBatch& batch) const 
   return on_device;
 }
 
-int64_t SpeechRecognition::global_number(int64_t own) const {
-  const int64_t step = own / micro_steps(), micro = own % micro_steps();
-  return (step * group().size() + group().rank()) * micro_steps() + micro;
-}
-
 void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
   const int64_t first = step * micro_steps();
   if (!prefetcher_ || prefetcher_->step() != first) {

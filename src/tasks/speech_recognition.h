@@ -52,9 +52,6 @@ class SpeechRecognition final : public Task {
   /// The memory on the device as a batch of this shape.
   SpokenBatch view(const SpeechShape& shape) const;
   SpokenBatch upload(Ops& ops, const SpeechBatch& batch) const;
-  /// The batch of the whole run that is number `own` of this rank's: micro-batches are numbered
-  /// over all ranks, a step's of rank 0 first.
-  int64_t global_number(int64_t own) const;
   /// Adds the errors of a batch's texts to those of the buckets.
   void count_errors(const SpeechBatch& batch, const std::vector<float>& logits,
                     std::vector<ErrorCounts>& by_bucket) const;

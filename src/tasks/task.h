@@ -80,6 +80,13 @@ class Task {
 
  protected:
   ProcessGroup& group() const { return *group_; }
+  /// The micro-batch of the whole run that is number `own` of this rank's. They are numbered over
+  /// all ranks, a step's of rank 0 first: what goes by this number does not depend on how many
+  /// ranks there are.
+  int64_t global_number(int64_t own) const {
+    const int64_t step = own / micro_steps(), micro = own % micro_steps();
+    return (step * group().size() + group().rank()) * micro_steps() + micro;
+  }
 
  private:
   SingleProcess alone_;
