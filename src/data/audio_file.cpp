@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include "core/error.h"
 
@@ -36,7 +37,7 @@ AudioInfo audio_info(const std::string& path) {
   return {audio.info.frames, audio.info.samplerate};
 }
 
-std::vector<float> read_audio(const std::string& path, double start, double duration) {
+Audio read_audio(const std::string& path, double start, double duration) {
   const AudioFile audio(path);
   const double rate = audio.info.samplerate;
   const auto first = static_cast<int64_t>(std::llround(start * rate));
@@ -69,7 +70,7 @@ std::vector<float> read_audio(const std::string& path, double start, double dura
   }
   if (!std::all_of(samples.begin(), samples.end(), [](float x) { return std::isfinite(x); }))
     throw Error("{}: damaged: a sample is not finite", path);
-  return samples;
+  return {std::move(samples), audio.info.samplerate};
 }
 
 std::vector<float> resample(std::vector<float> samples, double ratio) {

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "config/derived.h"
+#include "core/ctc_frames.h"
 #include "core/error.h"
 #include "data/audio_file.h"
 #include "data/fnv.h"
@@ -47,14 +48,8 @@ std::string name_of(const Utterance& utterance) {
 
 }  // namespace
 
-int64_t ctc_frames_needed(const std::vector<int32_t>& targets) {
-  auto needed = static_cast<int64_t>(targets.size());
-  for (size_t i = 1; i < targets.size(); ++i) needed += targets[i] == targets[i - 1];
-  return needed;
-}
-
 SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config& config,
-                           double longest) {
+                           double longest, double fastest) {
   const SpeechDataConfig& settings = config.data.speech;
   const Letters letters(settings.letters);
   const std::vector<Utterance> utterances = find_utterances(inputs);
@@ -89,8 +84,8 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
       ++too_long_;
       continue;
     }
-    const auto samples = static_cast<int64_t>(seconds / (1.0 + config.augment.speech.speed) *
-                                              static_cast<double>(settings.sample_rate));
+    const auto samples =
+        static_cast<int64_t>(seconds / fastest * static_cast<double>(settings.sample_rate));
     const int64_t frames =
         speech_frames(config.model.speech, feature_frames(settings.sample_rate, samples));
     if (frames < std::max<int64_t>(1, ctc_frames_needed(*targets))) {

@@ -38,7 +38,6 @@ struct SpeechBatch {
   std::vector<int32_t> target_lengths;   // [rows]
   std::vector<int64_t> entries;          // [rows] of the corpus; -1: none
   int64_t counted_targets = 0;           // of rows with frames enough for them
-  double seconds = 0.0;                  // of speech, as heard by the model
   std::vector<std::string> damaged;      // what went wrong with recordings of this batch
 };
 

@@ -39,7 +39,8 @@ void add_over_ranks(ErrorCounts& counts, ProcessGroup& group) {
 std::unique_ptr<SpeechLoader> open(const Config& config, const std::vector<std::string>& paths,
                                    bool training) {
   const double longest = training ? longest_in_training(config) : longest_in_evaluation(config);
-  auto corpus = std::make_shared<const SpeechCorpus>(paths, config, longest);
+  const double fastest = training ? 1.0 + config.augment.speech.speed : 1.0;
+  auto corpus = std::make_shared<const SpeechCorpus>(paths, config, longest, fastest);
   spdlog::info("{}: {}", training ? "training" : "validation", corpus->describe());
   return std::make_unique<SpeechLoader>(corpus, config, training);
 }
@@ -133,17 +134,18 @@ SpokenBatch SpeechRecognition::upload(Ops& ops, const SpeechBatch& batch) const 
   return on_device;
 }
 
-void SpeechRecognition::report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus) {
+void SpeechRecognition::report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus,
+                                       std::set<std::string>& damaged) const {
   for (const std::string& problem : batch.damaged) {
-    if (damaged_.insert(problem).second) spdlog::warn("left out: {}", problem);
+    if (damaged.insert(problem).second) spdlog::warn("left out: {}", problem);
   }
   const double most =
       config_.data.speech.max_damaged * static_cast<double>(corpus.entries().size());
-  if (!batch.damaged.empty() && static_cast<double>(damaged_.size()) > most) {
+  if (!batch.damaged.empty() && static_cast<double>(damaged.size()) > most) {
     throw Error(
         "{} recordings turned out damaged, more than data.speech.max_damaged, {}, of {}; the last: "
         "{}",
-        damaged_.size(), config_.data.speech.max_damaged, corpus.entries().size(),
+        damaged.size(), config_.data.speech.max_damaged, corpus.entries().size(),
         batch.damaged.back());
   }
 }
@@ -168,7 +170,7 @@ void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
   for (int64_t micro = 0; micro < micro_steps(); ++micro) {
     step_batches_.push_back(*prefetcher_->next());
     targets += step_batches_.back().counted_targets;
-    if (train_) report_damaged(step_batches_.back(), train_->corpus());
+    if (train_) report_damaged(step_batches_.back(), train_->corpus(), damaged_in_training_);
   }
   step_targets_ = static_cast<int64_t>(group().sum(static_cast<double>(targets)));
   ops.fill(sums_, 0.0);
@@ -250,7 +252,7 @@ LossReport SpeechRecognition::evaluate(Context& context) {
       prefetch_depth(config_.data), loader_threads(config_.data),
       (validation_->batches_per_pass() - rank + ranks - 1) / ranks);
   while (const std::optional<SpeechBatch> batch = batches.next()) {
-    report_damaged(*batch, validation_->corpus());
+    report_damaged(*batch, validation_->corpus(), damaged_in_validation_);
     count_errors(*batch, pass(upload(ops, *batch), batch->shape), by_bucket);
   }
   std::vector<double> sums = host_values(ops, sums_);

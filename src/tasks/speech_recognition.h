@@ -50,8 +50,10 @@ class SpeechRecognition final : public Task {
   /// The memory on the device as a batch of this shape.
   SpokenBatch view(const SpeechShape& shape) const;
   SpokenBatch upload(Ops& ops, const SpeechBatch& batch) const;
-  /// Names recordings that turned out damaged; throws Error past data.speech.max_damaged.
-  void report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus);
+  /// Names recordings of the corpus that turned out damaged and adds them to those that did before;
+  /// throws Error past data.speech.max_damaged.
+  void report_damaged(const SpeechBatch& batch, const SpeechCorpus& corpus,
+                      std::set<std::string>& damaged) const;
   /// The batch of the whole run that is number `own` of this rank's: micro-batches are numbered
   /// over all ranks, a step's of rank 0 first.
   int64_t global_number(int64_t own) const;
@@ -66,7 +68,7 @@ class SpeechRecognition final : public Task {
   std::unique_ptr<SpeechLoader> train_, validation_;
   std::optional<Prefetcher<SpeechBatch>> prefetcher_;
   std::vector<SpeechBatch> step_batches_;  // of the step begun last
-  std::set<std::string> damaged_;
+  std::set<std::string> damaged_in_training_, damaged_in_validation_;
   DeviceMemory memory_;
   SpokenBatch largest_;  // flat tensors that every batch is a part of
   Tensor sums_;          // [ctc_sum_slots]

@@ -27,7 +27,9 @@ TEST(AudioFile, ReadsWavFlacAndSphere) {
     const AudioInfo info = audio_info(folder / name);
     EXPECT_EQ(info.samples, 4800) << name;
     EXPECT_EQ(info.sample_rate, 16000) << name;
-    expect_samples(read_audio(folder / name, 0.0, 0.0), samples, 1.0);
+    const Audio audio = read_audio(folder / name, 0.0, 0.0);
+    EXPECT_EQ(audio.sample_rate, 16000) << name;
+    expect_samples(audio.samples, samples, 1.0);
   }
 }
 
@@ -35,19 +37,19 @@ TEST(AudioFile, ReadsAStretch) {
   const TemporaryFolder folder;
   const std::vector<float> samples = tone(1.0, 440, 8000);
   write_sound(folder / "a.flac", samples, 8000, SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
-  expect_samples(read_audio(folder / "a.flac", 0.25, 0.5),
+  expect_samples(read_audio(folder / "a.flac", 0.25, 0.5).samples,
                  {samples.begin() + 2000, samples.begin() + 6000}, 1.0);
-  expect_samples(read_audio(folder / "a.flac", 0.75, 0.0), {samples.begin() + 6000, samples.end()},
-                 1.0);
+  expect_samples(read_audio(folder / "a.flac", 0.75, 0.0).samples,
+                 {samples.begin() + 6000, samples.end()}, 1.0);
   // A stretch that ends a moment behind the last sample ends with it.
-  EXPECT_EQ(read_audio(folder / "a.flac", 0.5, 0.505).size(), 4000u);
+  EXPECT_EQ(read_audio(folder / "a.flac", 0.5, 0.505).samples.size(), 4000u);
 }
 
 TEST(AudioFile, AveragesChannels) {
   const TemporaryFolder folder;
   const std::vector<float> samples = tone(0.1, 440, 8000);
   write_sound(folder / "a.wav", samples, 8000, SF_FORMAT_WAV | SF_FORMAT_PCM_16, 3);
-  expect_samples(read_audio(folder / "a.wav", 0.0, 0.0), samples, 1.0);
+  expect_samples(read_audio(folder / "a.wav", 0.0, 0.0).samples, samples, 1.0);
 }
 
 TEST(AudioFile, BadFilesAreNamed) {

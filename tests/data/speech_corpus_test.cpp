@@ -18,7 +18,8 @@ class SpeechCorpusTest : public testing::Test {
  protected:
   void SetUp() override { write_sound(folder_ / "good.wav", tone(1.0, 300, 8000), 8000); }
 
-  SpeechCorpus corpus(const std::string& lines, double max_damaged, double longest = 60.0) {
+  SpeechCorpus corpus(const std::string& lines, double max_damaged, double longest = 60.0,
+                      double fastest = 1.1) {
     std::string text = "path\tstart\tduration\ttranscript\n";
     for (int i = 0; i < 10; ++i) text += "good.wav\t0\t0\tab a\n";
     write_text(folder_ / "m.tsv", text + lines);
@@ -26,8 +27,7 @@ class SpeechCorpusTest : public testing::Test {
     config.data.speech.sample_rate = 8000;
     config.data.speech.letters = "ab ";
     config.data.speech.max_damaged = max_damaged;
-    config.augment.speech.speed = 0.1;
-    return SpeechCorpus({folder_ / "m.tsv"}, config, longest);
+    return SpeechCorpus({folder_ / "m.tsv"}, config, longest, fastest);
   }
 
   TemporaryFolder folder_;
@@ -83,10 +83,13 @@ TEST_F(SpeechCorpusTest, LongUtterancesAreLeftOutWithoutBeingDamage) {
   EXPECT_THAT(message_of<Error>([&] { corpus("", 0.0, 0.5); }), HasSubstr("no utterance is left"));
 }
 
-TEST(CtcFramesNeeded, CountsABlankBetweenEqualNeighbours) {
-  EXPECT_EQ(ctc_frames_needed({}), 0);
-  EXPECT_EQ(ctc_frames_needed({1, 2, 1}), 3);
-  EXPECT_EQ(ctc_frames_needed({1, 1, 1, 2, 2}), 8);
+// 0.115 s are 10 frames of features, so 4 of the model's; at 1.1 times the speed 8 and 3.
+TEST_F(SpeechCorpusTest, UtterancesNeedTheFramesForTheirLettersAtTheFastestSpeed) {
+  write_sound(folder_ / "tight.wav", tone(0.115, 300, 8000), 8000);
+  const std::string line = "tight.wav\t0\t0\tabab\n";
+  EXPECT_EQ(corpus(line, 0.0, 60.0, 1.0).entries().size(), 11u);
+  EXPECT_THAT(corpus(line, 0.1, 60.0, 1.1).unusable(),
+              ElementsAre(Pair("shorter than their letters", 1)));
 }
 
 }  // namespace
