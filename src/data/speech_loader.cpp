@@ -108,10 +108,14 @@ SpeechLoader::SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus, const Con
 std::vector<float> speech_features(const Utterance& utterance, double speed, int64_t sample_rate,
                                    const FilterBank& filter_bank) {
   Audio audio = read_audio(utterance.path, utterance.start, utterance.duration);
-  const std::vector<float> samples =
-      resample(std::move(audio.samples),
-               static_cast<double>(sample_rate) / (static_cast<double>(audio.sample_rate) * speed));
-  std::vector<float> features = filter_bank.compute(samples);
+  const double ratio =
+      static_cast<double>(sample_rate) / (static_cast<double>(audio.sample_rate) * speed);
+  try {
+    audio.samples = resample(std::move(audio.samples), ratio);
+  } catch (const Error& error) {
+    throw Error("{}, of {} Hz: {}", utterance.path, audio.sample_rate, error.what());
+  }
+  std::vector<float> features = filter_bank.compute(audio.samples);
   if (features.empty()) throw Error("{}: shorter than a window of 25 ms", utterance.path);
   normalize_features(features, filter_bank.bins());
   return features;

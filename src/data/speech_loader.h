@@ -72,7 +72,8 @@ class SpeechLoader {
   int64_t batches_per_pass_ = 0;
 };
 
-/// Normalised features [frames, bins] of an utterance at a speed. Throws what read_audio throws.
+/// Normalised features [frames, bins] of an utterance at a speed. Throws Error naming the recording
+/// where it cannot be read or resampled, or is shorter than a frame.
 std::vector<float> speech_features(const Utterance& utterance, double speed, int64_t sample_rate,
                                    const FilterBank& filter_bank);
 

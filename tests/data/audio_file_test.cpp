@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
+
 #include "core/error.h"
 #include "data/sound.h"
 #include "data/temporary_folder.h"
@@ -80,6 +82,19 @@ TEST(AudioFile, BadFilesAreNamed) {
                                std::filesystem::file_size(folder / "cut.flac") / 2);
   EXPECT_THAT(message_of<Error>([&] { read_audio(folder / "cut.flac", 0.0, 0.0); }),
               HasSubstr("cut.flac: damaged"));
+  // The 36 bits of STREAMINFO's number of samples, all set: months, of which no memory is asked
+  // for.
+  write_sound(folder / "months.flac", tone(0.5, 440, 8000), 8000,
+              SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+  std::fstream header(folder / "months.flac", std::ios::in | std::ios::out | std::ios::binary);
+  header.seekg(21);
+  const int before = header.get();
+  header.seekp(21);
+  header.put(static_cast<char>(before | 0xf)).write("\xff\xff\xff\xff", 4);
+  header.close();
+  EXPECT_GT(audio_info(folder / "months.flac").samples, int64_t{1} << 35);
+  EXPECT_THAT(message_of<Error>([&] { read_audio(folder / "months.flac", 0.0, 0.0); }),
+              HasSubstr("months.flac: damaged: 4000 of 68719476735 samples"));
 }
 
 // A tone keeps its frequency through a change of rate, in the middle where no edge is felt.

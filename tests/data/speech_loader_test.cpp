@@ -207,6 +207,20 @@ TEST_F(SpeechLoaderTest, ARecordingDamagedSinceIsNamedAndItsRowEmpty) {
   EXPECT_EQ(rows, utterances - 1);
 }
 
+TEST_F(SpeechLoaderTest, FeaturesOfWhatCannotBeHeardNameTheRecording) {
+  write_sound(folder_ / "slow.wav", tone(30.0, 1, 20), 20);
+  write_sound(folder_ / "brief.wav", tone(0.02, 300, 8000), 8000);
+  const FilterBank bank(8000, 20);
+  const auto error_of = [&](const std::string& name) {
+    return message_of<Error>([&] {
+      speech_features({folder_ / name, 0.0, 0.0, ""}, 1.0, 8000, bank);
+    });
+  };
+  EXPECT_THAT(error_of("slow.wav"),
+              HasSubstr("slow.wav, of 20 Hz: audio cannot be resampled by 400"));
+  EXPECT_THAT(error_of("brief.wav"), HasSubstr("brief.wav: shorter than a window"));
+}
+
 TEST_F(SpeechLoaderTest, UtterancesBeyondTheLastBucketAreAnError) {
   config_.data.speech.bucket_seconds = {0.5, 1.0};
   EXPECT_THAT(message_of<Error>([&] { SpeechLoader(corpus_, config_, true); }),
