@@ -16,10 +16,12 @@ class SpeechRun : public SmallRun {
 
 TEST_F(SpeechRun, LearnsReportsItsErrorsAndTranscribes) {
   // Nothing but the tones themselves, so that a few steps are enough.
-  train_well({"--set", "train.steps=220", "--set", "model.dropout=0", "--set", "model.layer_drop=0",
-              "--set", "augment.speech.time_masks=0", "--set", "augment.speech.frequency_masks=0",
-              "--set", "model.position.kind=alibi", "--set", "eval.every=220", "--set",
-              "eval.beam_width=4", "--set", "log.every=20"});
+  const ProcessResult trained =
+      train_well({"--set", "train.steps=220", "--set", "model.dropout=0", "--set",
+                  "model.layer_drop=0", "--set", "augment.speech.time_masks=0", "--set",
+                  "augment.speech.frequency_masks=0", "--set", "model.position.kind=alibi", "--set",
+                  "eval.every=220", "--set", "eval.beam_width=4", "--set", "log.every=20"});
+  EXPECT_THAT(trained.output(), HasSubstr("letter errors "));
   const auto lines = metrics("small");
   const auto& last = lines.back();
   EXPECT_EQ(last.at("split"), "validation");
