@@ -61,6 +61,10 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
     if (examples_.size() < kExamples) examples_.push_back(example);
   };
   for (const Utterance& utterance : utterances) {
+    if (!utterance.is_transcribed) {
+      ++untranscribed_;
+      continue;
+    }
     const Recording& recording = recordings.at(utterance.path);
     if (!recording.problem.empty()) {
       leave_out("unreadable", recording.problem);
@@ -129,6 +133,7 @@ std::string SpeechCorpus::describe() const {
   std::vector<std::string> left_out;
   for (const auto& [reason, count] : unusable_)
     left_out.push_back(fmt::format("{} {}", count, reason));
+  if (untranscribed_ > 0) left_out.push_back(fmt::format("{} not transcribed", untranscribed_));
   if (too_long_ > 0) left_out.push_back(fmt::format("{} too long", too_long_));
   if (!left_out.empty()) text += fmt::format("; left out: {}", fmt::join(left_out, ", "));
   for (const std::string& example : examples_) text += "\n  " + example;

@@ -116,11 +116,12 @@ void add_tedlium(const fs::path& path, std::vector<Utterance>& utterances) {
                   start);
     }
     const std::string transcript = tedlium_transcript(words);
-    if (transcript == "ignore_time_segment_in_scoring") return;  // nobody wrote down what is said
+    const bool is_transcribed =
+        !transcript.empty() && transcript != "ignore_time_segment_in_scoring";
     const fs::path stem = path.parent_path().parent_path() / "sph" / talk;
     const fs::path sphere = stem.string() + ".sph", flac = stem.string() + ".flac";
     utterances.push_back(
-        {(fs::exists(flac) ? flac : sphere).string(), begin, duration, transcript});
+        {(fs::exists(flac) ? flac : sphere).string(), begin, duration, transcript, is_transcribed});
   });
 }
 

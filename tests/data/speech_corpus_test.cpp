@@ -83,6 +83,21 @@ TEST_F(SpeechCorpusTest, LongUtterancesAreLeftOutWithoutBeingDamage) {
   EXPECT_THAT(message_of<Error>([&] { corpus("", 0.0, 0.5); }), HasSubstr("no utterance is left"));
 }
 
+TEST_F(SpeechCorpusTest, WhatNobodyWroteDownIsLeftOutAndCounted) {
+  write_sound(folder_ / "ted/sph/talk.flac", tone(3.0, 300, 8000), 8000,
+              SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+  write_text(folder_ / "ted/stm/talk.stm",
+             "talk 1 S 0 1 <o> ab\ntalk 1 S 1 2 <o> <unk>\n"
+             "talk 1 S 2 3 <o> ignore_time_segment_in_scoring\n");
+  Config config;
+  config.data.speech.letters = "ab ";
+  config.data.speech.max_damaged = 0.0;
+  const SpeechCorpus some({folder_ / "ted"}, config, 60.0, 1.0);
+  EXPECT_EQ(some.entries().size(), 1u);
+  EXPECT_EQ(some.untranscribed(), 2);
+  EXPECT_THAT(some.describe(), HasSubstr("left out: 2 not transcribed"));
+}
+
 // 0.115 s are 10 frames of features, so 4 of the model's; at 1.1 times the speed 8 and 3.
 TEST_F(SpeechCorpusTest, UtterancesNeedTheFramesForTheirLettersAtTheFastestSpeed) {
   write_sound(folder_ / "tight.wav", tone(0.115, 300, 8000), 8000);
