@@ -107,6 +107,7 @@ std::string on_a_terminal(void (*action)(const std::string&), const std::string&
   size.ws_row = 24;
   size.ws_col = 70;
   int terminal = -1;
+  std::fflush(stdout);  // or the child would print once more what is still to be written
   const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
   if (child == 0) {
     action(argument);
