@@ -73,8 +73,11 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
     const double there = recording.info.seconds() - utterance.start;
     const double seconds = utterance.duration > 0.0 ? utterance.duration : there;
     if (!(seconds > 0.0) || seconds > there + 0.1) {
-      leave_out("outside of its recording",
-                fmt::format("{}: {:.2f} s are not there", name_of(utterance), seconds));
+      leave_out(
+          "outside of its recording",
+          fmt::format("{}: {} past its end at {:.2f} s", name_of(utterance),
+                      there > 0.0 ? fmt::format("the {:.2f} s wanted go", seconds) : "that is",
+                      recording.info.seconds()));
       continue;
     }
     std::optional<std::vector<int32_t>> targets = letters.encode(utterance.transcript);

@@ -35,10 +35,12 @@ void for_each_line(const fs::path& path,
 
 /// A number of seconds, at least 0; an empty field is 0.
 double seconds(std::string_view field, const fs::path& path, int64_t line, const char* what) {
+  constexpr double most = 1e9;  // decades: no recording is as long
   double value = 0.0;
   if (field.empty()) return value;
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  if (error != std::errc() || end != field.data() + field.size() || !(value >= 0.0)) {
+  if (error != std::errc() || end != field.data() + field.size() || !(value >= 0.0) ||
+      value > most) {
     throw Error("{}:{}: the {} '{}' is no number of seconds", path.string(), line, what, field);
   }
   return value;

@@ -44,6 +44,8 @@ TEST(Utterances, BadManifestsAreNamedWithTheLine) {
               HasSubstr("m.tsv:2: the start 'x' is no number of seconds"));
   EXPECT_THAT(error_of(start + "a.wav\t0\t-1\thello\n"), HasSubstr("the duration '-1'"));
   EXPECT_THAT(error_of(start + "a.wav\t0\tnan\thello\n"), HasSubstr("the duration 'nan'"));
+  EXPECT_THAT(error_of(start + "a.wav\tinf\t0\thello\n"), HasSubstr("the start 'inf'"));
+  EXPECT_THAT(error_of(start + "a.wav\t0\t1e300\thello\n"), HasSubstr("the duration '1e300'"));
 }
 
 TEST(Utterances, OfLibriSpeech) {
