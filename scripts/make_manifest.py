@@ -6,8 +6,9 @@ usage: scripts/make_manifest.py RECORDINGS OUTPUT [--transcripts FILE] [--test-s
 The transcripts are lines "NAME: what is said" of FILE (which may be gzipped), NAME being a
 recording's path below RECORDINGS without its extension; without --transcripts, NAME.txt beside each
 recording. They are written in lower case, numbers as words, punctuation left out; what stands in
-brackets is no speech, and a recording whose transcript has nothing else is left out. A hash of NAME, the same on every machine, decides which recordings OUTPUT/test.tsv has; the others
-are in OUTPUT/train.tsv.
+brackets is no speech, and a recording whose transcript has nothing else is left out. A hash of NAME,
+the same on every machine, decides which recordings OUTPUT/test.tsv has; the others are in
+OUTPUT/train.tsv.
 """
 
 import argparse

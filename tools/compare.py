@@ -269,8 +269,14 @@ def summarise(runs, span):
                 row[column] = f"{values[-1]:.2%}" if len(values) else "–"
         if recognises_speech(runs):
             for key in ("letter_error_rate", "word_error_rate"):
-                _, values = finite(run.series("validation", "step"), run.series("validation", key))
-                row[f"best {key.replace('_', ' ')}"] = f"{min(values):.2%}" if len(values) else "–"
+                for suffix, added in (("", ""), ("_ema", ", averaged weights")):
+                    if suffix and not any(key + suffix in record for other in runs
+                                          for record in other.records["validation"]):
+                        continue
+                    _, values = finite(run.series("validation", "step"),
+                                       run.series("validation", key + suffix))
+                    row[f"best {key.replace('_', ' ')}{added}"] = (f"{min(values):.2%}"
+                                                                   if len(values) else "–")
         if run is base:
             row["difference"] = "reference"
         else:

@@ -277,8 +277,8 @@ inline constexpr auto kFields<SpeechAugmentConfig> = std::tuple{
           kSizeOrZero},
     Field{"time_width", &SpeechAugmentConfig::time_width, "their feature frames, at most",
           kSizeOrZero},
-    Field{"time_share", &SpeechAugmentConfig::time_share, "their share of the utterance, at most",
-          kRatio},
+    Field{"time_share", &SpeechAugmentConfig::time_share,
+          "share of the utterance that each wipes out, at most", kRatio},
 };
 
 template <>

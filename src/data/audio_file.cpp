@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include "core/error.h"
 
@@ -36,7 +37,7 @@ AudioInfo audio_info(const std::string& path) {
   return {audio.info.frames, audio.info.samplerate};
 }
 
-std::vector<float> read_audio(const std::string& path, double start, double duration) {
+Audio read_audio(const std::string& path, double start, double duration) {
   const AudioFile audio(path);
   const double rate = audio.info.samplerate;
   const auto first = static_cast<int64_t>(std::llround(start * rate));
@@ -53,23 +54,25 @@ std::vector<float> read_audio(const std::string& path, double start, double dura
   if (sf_seek(audio.file.get(), first, SEEK_SET) != first) {
     throw Error("{}: cannot go to {:.3f} s: {}", path, start, sf_strerror(audio.file.get()));
   }
-  std::vector<float> interleaved(static_cast<size_t>(count * channels));
-  const sf_count_t read = sf_readf_float(audio.file.get(), interleaved.data(), count);
-  if (read != count) {
-    throw Error("{}: damaged: {} of {} samples could be read", path, std::max<sf_count_t>(read, 0),
-                count);
-  }
-  std::vector<float> samples(static_cast<size_t>(count));
+  // In pieces, so that a damaged header that promises a year of audio takes no memory for it.
+  constexpr int64_t piece = 1 << 16;
+  std::vector<float> samples, interleaved(static_cast<size_t>(std::min(count, piece) * channels));
   const float scale = 32768.0F / static_cast<float>(channels);
-  for (int64_t i = 0; i < count; ++i) {
-    float sum = 0.0F;
-    for (int64_t c = 0; c < channels; ++c)
-      sum += interleaved[static_cast<size_t>(i * channels + c)];
-    samples[static_cast<size_t>(i)] = sum * scale;
+  for (int64_t done = 0; done < count;) {
+    const sf_count_t read = sf_readf_float(audio.file.get(), interleaved.data(),
+                                           std::min<sf_count_t>(count - done, piece));
+    if (read <= 0) throw Error("{}: damaged: {} of {} samples could be read", path, done, count);
+    for (int64_t i = 0; i < read; ++i) {
+      float sum = 0.0F;
+      for (int64_t c = 0; c < channels; ++c)
+        sum += interleaved[static_cast<size_t>(i * channels + c)];
+      samples.push_back(sum * scale);
+    }
+    done += read;
   }
   if (!std::all_of(samples.begin(), samples.end(), [](float x) { return std::isfinite(x); }))
     throw Error("{}: damaged: a sample is not finite", path);
-  return samples;
+  return {std::move(samples), audio.info.samplerate};
 }
 
 std::vector<float> resample(std::vector<float> samples, double ratio) {

@@ -52,7 +52,7 @@ FilterBank::FilterBank(int64_t sample_rate, int64_t bins)
     if (filter.weights.empty()) {
       throw UsageError(
           "{} mel bins are too many for a sample rate of {}: bin {} is narrower than the "
-          "frequencies' spacing of {:.1f} Hz",
+          "frequencies' spacing of {:.1f} Hz; lower model.speech.mel_bins",
           bins, sample_rate, bin, spacing);
     }
     filters_.push_back(std::move(filter));

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "config/derived.h"
+#include "core/ctc_frames.h"
 #include "core/error.h"
 #include "data/audio_file.h"
 #include "data/fnv.h"
@@ -47,14 +48,8 @@ std::string name_of(const Utterance& utterance) {
 
 }  // namespace
 
-int64_t ctc_frames_needed(const std::vector<int32_t>& targets) {
-  auto needed = static_cast<int64_t>(targets.size());
-  for (size_t i = 1; i < targets.size(); ++i) needed += targets[i] == targets[i - 1];
-  return needed;
-}
-
 SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config& config,
-                           double longest) {
+                           double longest, double fastest) {
   const SpeechDataConfig& settings = config.data.speech;
   const Letters letters(settings.letters);
   const std::vector<Utterance> utterances = find_utterances(inputs);
@@ -66,6 +61,10 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
     if (examples_.size() < kExamples) examples_.push_back(example);
   };
   for (const Utterance& utterance : utterances) {
+    if (!utterance.is_transcribed) {
+      ++untranscribed_;
+      continue;
+    }
     const Recording& recording = recordings.at(utterance.path);
     if (!recording.problem.empty()) {
       leave_out("unreadable", recording.problem);
@@ -74,8 +73,11 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
     const double there = recording.info.seconds() - utterance.start;
     const double seconds = utterance.duration > 0.0 ? utterance.duration : there;
     if (!(seconds > 0.0) || seconds > there + 0.1) {
-      leave_out("outside of its recording",
-                fmt::format("{}: {:.2f} s are not there", name_of(utterance), seconds));
+      leave_out(
+          "outside of its recording",
+          fmt::format("{}: {} past its end at {:.2f} s", name_of(utterance),
+                      there > 0.0 ? fmt::format("the {:.2f} s wanted go", seconds) : "that is",
+                      recording.info.seconds()));
       continue;
     }
     std::optional<std::vector<int32_t>> targets = letters.encode(utterance.transcript);
@@ -89,8 +91,8 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
       ++too_long_;
       continue;
     }
-    const auto samples = static_cast<int64_t>(seconds / (1.0 + config.augment.speech.speed) *
-                                              static_cast<double>(settings.sample_rate));
+    const auto samples =
+        static_cast<int64_t>(seconds / fastest * static_cast<double>(settings.sample_rate));
     const int64_t frames =
         speech_frames(config.model.speech, feature_frames(settings.sample_rate, samples));
     if (frames < std::max<int64_t>(1, ctc_frames_needed(*targets))) {
@@ -134,6 +136,7 @@ std::string SpeechCorpus::describe() const {
   std::vector<std::string> left_out;
   for (const auto& [reason, count] : unusable_)
     left_out.push_back(fmt::format("{} {}", count, reason));
+  if (untranscribed_ > 0) left_out.push_back(fmt::format("{} not transcribed", untranscribed_));
   if (too_long_ > 0) left_out.push_back(fmt::format("{} too long", too_long_));
   if (!left_out.empty()) text += fmt::format("; left out: {}", fmt::join(left_out, ", "));
   for (const std::string& example : examples_) text += "\n  " + example;

@@ -19,21 +19,20 @@ struct SpeechEntry {
   double seconds = 0.0;
 };
 
-/// Frames that CTC needs at least: one a target, and a blank between equal neighbours.
-int64_t ctc_frames_needed(const std::vector<int32_t>& targets);
-
 class SpeechCorpus {
  public:
   /// Reads the header of every recording that the utterances name, on all processors. Throws what
   /// find_utterances throws, and Error naming the first unusable utterances where they are more
   /// than data.speech.max_damaged of all, or where none is left. Utterances longer than `longest`
-  /// seconds are left out, which is no damage; those left have frames for their letters at the
-  /// fastest speed that training gives them.
-  SpeechCorpus(const std::vector<std::string>& inputs, const Config& config, double longest);
+  /// seconds and those not transcribed are left out, which is no damage; those left have frames for
+  /// their letters at `fastest` times their speed.
+  SpeechCorpus(const std::vector<std::string>& inputs, const Config& config, double longest,
+               double fastest);
 
   const std::vector<SpeechEntry>& entries() const { return entries_; }
   double hours() const;
   int64_t too_long() const { return too_long_; }
+  int64_t untranscribed() const { return untranscribed_; }
   /// Numbers of unusable utterances by reason: "unreadable", "with unknown letters", ...
   const std::map<std::string, int64_t>& unusable() const { return unusable_; }
   /// Of transcripts and durations: another corpus has another.
@@ -45,7 +44,7 @@ class SpeechCorpus {
   std::vector<SpeechEntry> entries_;
   std::map<std::string, int64_t> unusable_;
   std::vector<std::string> examples_;
-  int64_t too_long_ = 0;
+  int64_t too_long_ = 0, untranscribed_ = 0;
 };
 
 }  // namespace sigtrain

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "config/derived.h"
+#include "core/ctc_frames.h"
 #include "core/error.h"
 #include "core/philox.h"
 #include "data/audio_file.h"
@@ -106,11 +107,15 @@ SpeechLoader::SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus, const Con
 
 std::vector<float> speech_features(const Utterance& utterance, double speed, int64_t sample_rate,
                                    const FilterBank& filter_bank) {
-  const auto rate = static_cast<double>(audio_info(utterance.path).sample_rate);
-  const std::vector<float> samples =
-      resample(read_audio(utterance.path, utterance.start, utterance.duration),
-               static_cast<double>(sample_rate) / (rate * speed));
-  std::vector<float> features = filter_bank.compute(samples);
+  Audio audio = read_audio(utterance.path, utterance.start, utterance.duration);
+  const double ratio =
+      static_cast<double>(sample_rate) / (static_cast<double>(audio.sample_rate) * speed);
+  try {
+    audio.samples = resample(std::move(audio.samples), ratio);
+  } catch (const Error& error) {
+    throw Error("{}, of {} Hz: {}", utterance.path, audio.sample_rate, error.what());
+  }
+  std::vector<float> features = filter_bank.compute(audio.samples);
   if (features.empty()) throw Error("{}: shorter than a window of 25 ms", utterance.path);
   normalize_features(features, filter_bank.bins());
   return features;
@@ -180,7 +185,6 @@ void SpeechLoader::fill_row(SpeechBatch& batch, int64_t row, int64_t entry_index
   batch.target_lengths[at] = static_cast<int32_t>(entry.targets.size());
   batch.entries[at] = entry_index;
   fill_positions(batch, row, sample);
-  batch.seconds += entry.seconds / speed;
   if (ctc_frames_needed(entry.targets) <= frames)
     batch.counted_targets += static_cast<int64_t>(entry.targets.size());
 }
@@ -232,7 +236,6 @@ SpeechBatch synthetic_speech(const Config& config, int64_t number) {
     }
   }
   batch.counted_targets = shape.rows * targets;
-  batch.seconds = static_cast<double>(shape.rows) * config.data.speech.bucket_seconds.back();
   return batch;
 }
 

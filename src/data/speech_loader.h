@@ -39,7 +39,6 @@ struct SpeechBatch {
   std::vector<int32_t> target_lengths;   // [rows]
   std::vector<int64_t> entries;          // [rows] of the corpus; -1: none
   int64_t counted_targets = 0;           // of rows with frames enough for them
-  double seconds = 0.0;                  // of speech, as heard by the model
   std::vector<DamagedSample> damaged;    // recordings of this batch that cannot be heard
 };
 
@@ -74,7 +73,8 @@ class SpeechLoader {
   int64_t batches_per_pass_ = 0;
 };
 
-/// Normalised features [frames, bins] of an utterance at a speed. Throws what read_audio throws.
+/// Normalised features [frames, bins] of an utterance at a speed. Throws Error naming the recording
+/// where it cannot be read or resampled, or is shorter than a frame.
 std::vector<float> speech_features(const Utterance& utterance, double speed, int64_t sample_rate,
                                    const FilterBank& filter_bank);
 

@@ -35,10 +35,12 @@ void for_each_line(const fs::path& path,
 
 /// A number of seconds, at least 0; an empty field is 0.
 double seconds(std::string_view field, const fs::path& path, int64_t line, const char* what) {
+  constexpr double most = 1e9;  // decades: no recording is as long
   double value = 0.0;
   if (field.empty()) return value;
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  if (error != std::errc() || end != field.data() + field.size() || !(value >= 0.0)) {
+  if (error != std::errc() || end != field.data() + field.size() || !(value >= 0.0) ||
+      value > most) {
     throw Error("{}:{}: the {} '{}' is no number of seconds", path.string(), line, what, field);
   }
   return value;
@@ -116,11 +118,12 @@ void add_tedlium(const fs::path& path, std::vector<Utterance>& utterances) {
                   start);
     }
     const std::string transcript = tedlium_transcript(words);
-    if (transcript == "ignore_time_segment_in_scoring") return;  // nobody wrote down what is said
+    const bool is_transcribed =
+        !transcript.empty() && transcript != "ignore_time_segment_in_scoring";
     const fs::path stem = path.parent_path().parent_path() / "sph" / talk;
     const fs::path sphere = stem.string() + ".sph", flac = stem.string() + ".flac";
     utterances.push_back(
-        {(fs::exists(flac) ? flac : sphere).string(), begin, duration, transcript});
+        {(fs::exists(flac) ? flac : sphere).string(), begin, duration, transcript, is_transcribed});
   });
 }
 

@@ -39,7 +39,8 @@ void add_over_ranks(ErrorCounts& counts, ProcessGroup& group) {
 std::unique_ptr<SpeechLoader> open(const Config& config, const std::vector<std::string>& paths,
                                    bool training) {
   const double longest = training ? longest_in_training(config) : longest_in_evaluation(config);
-  auto corpus = std::make_shared<const SpeechCorpus>(paths, config, longest);
+  const double fastest = training ? 1.0 + config.augment.speech.speed : 1.0;
+  auto corpus = std::make_shared<const SpeechCorpus>(paths, config, longest, fastest);
   spdlog::info("{}: {}", training ? "training" : "validation", corpus->describe());
   return std::make_unique<SpeechLoader>(corpus, config, training);
 }
@@ -254,7 +255,7 @@ LossReport SpeechRecognition::evaluate(Context& context) {
   for (ErrorCounts& counts : by_bucket) add_over_ranks(counts, group());
   ErrorCounts all;
   for (const ErrorCounts& counts : by_bucket) all.add(counts);
-  report.more.emplace_back("letter_error_rate", all.letter_error_rate());
+  report.letter_error_rate = all.letter_error_rate();
   report.more.emplace_back("word_error_rate", all.word_error_rate());
   for (size_t i = 0; i < limits.size(); ++i) {
     const ErrorCounts& counts = by_bucket[i];

@@ -21,6 +21,7 @@ struct LossReport {
   std::optional<double> accuracy{};  // share of targets with the largest logit
   int64_t targets = 0;
   std::optional<double> top5{};  // share of targets among the five largest logits
+  std::optional<double> letter_error_rate{};
   std::vector<std::pair<std::string, double>> more{};  // what else metrics.jsonl gets, in order
 };
 

@@ -28,6 +28,7 @@ bool is_multiple(int64_t step, int64_t every) { return every > 0 && step % every
 void add_measures(MetricsRecord& line, const LossReport& report, const std::string& suffix = "") {
   if (report.accuracy) line.add("accuracy" + suffix, *report.accuracy);
   if (report.top5) line.add("top5" + suffix, *report.top5);
+  if (report.letter_error_rate) line.add("letter_error_rate" + suffix, *report.letter_error_rate);
   for (const auto& [name, value] : report.more) line.add(name + suffix, value);
 }
 
@@ -348,6 +349,7 @@ class TrainingRun {
     shown.validation_loss = loss.loss;
     // Of tokens the loss says more.
     if (loss.top5) shown.validation_accuracy = loss.accuracy;
+    shown.letter_error_rate = loss.letter_error_rate;
     held_ += interval_.seconds() - before;
   }
 
@@ -432,6 +434,8 @@ void evaluate_checkpoint(const Config& config, Task& task, Ops& ops, Communicato
       more = fmt::format(", perplexity {:.3f}", std::exp(loss.loss));
     }
     if (loss.accuracy) more += fmt::format(", accuracy {:.4f}", *loss.accuracy);
+    if (loss.letter_error_rate)
+      more += fmt::format(", letter_error_rate {:.4f}", *loss.letter_error_rate);
     for (const auto& [name, value] : loss.more) more += fmt::format(", {} {:.4f}", name, value);
     spdlog::info("{}{}: validation loss {:.5f}{} over {} targets", checkpoint->path().string(),
                  average ? " (averaged weights)" : "", loss.loss, more, loss.targets);

@@ -30,6 +30,8 @@ std::vector<std::string> fields(const ProgressValues& values) {
   if (values.validation_loss) out.push_back(fmt::format("val {:.4f}", *values.validation_loss));
   if (values.validation_accuracy)
     out.push_back(fmt::format("acc {:.2f}%", *values.validation_accuracy * 100.0));
+  if (values.letter_error_rate)
+    out.push_back(fmt::format("letter errors {:.2f}%", *values.letter_error_rate * 100.0));
   if (values.lr) out.push_back(fmt::format("lr {:.2e}", *values.lr));
   if (values.grad_norm) out.push_back(fmt::format("grad {:.3g}", *values.grad_norm));
   if (values.units_per_second) {
@@ -124,6 +126,8 @@ ProgressValues Progress::complete(ProgressValues values, double seconds) {
   values.validation_loss = validation_loss_;
   if (values.validation_accuracy) validation_accuracy_ = values.validation_accuracy;
   values.validation_accuracy = validation_accuracy_;
+  if (values.letter_error_rate) letter_error_rate_ = values.letter_error_rate;
+  values.letter_error_rate = letter_error_rate_;
   if (seconds_per_step_) {
     values.seconds_left = *seconds_per_step_ * static_cast<double>(total_steps_ - values.step);
   }

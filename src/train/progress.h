@@ -12,7 +12,8 @@ namespace sigtrain {
 struct ProgressValues {
   int64_t step = 0;
   int64_t total_steps = 0;
-  std::optional<double> loss{}, validation_loss{}, validation_accuracy{}, lr{}, grad_norm{};
+  std::optional<double> loss{}, validation_loss{}, validation_accuracy{}, letter_error_rate{};
+  std::optional<double> lr{}, grad_norm{};
   std::optional<double> units_per_second{};
   std::string_view unit = "token";
   std::optional<double> tflops{}, mfu{};  // of the model; share of the hardware's peak
@@ -53,7 +54,7 @@ class Progress {
   int64_t last_step_;
   std::optional<double> last_seconds_, shown_at_;
   std::optional<double> seconds_per_step_;  // smoothed
-  std::optional<double> validation_loss_, validation_accuracy_;
+  std::optional<double> validation_loss_, validation_accuracy_, letter_error_rate_;
 };
 
 }  // namespace sigtrain

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
+
 #include "core/error.h"
 #include "data/sound.h"
 #include "data/temporary_folder.h"
@@ -27,7 +29,9 @@ TEST(AudioFile, ReadsWavFlacAndSphere) {
     const AudioInfo info = audio_info(folder / name);
     EXPECT_EQ(info.samples, 4800) << name;
     EXPECT_EQ(info.sample_rate, 16000) << name;
-    expect_samples(read_audio(folder / name, 0.0, 0.0), samples, 1.0);
+    const Audio audio = read_audio(folder / name, 0.0, 0.0);
+    EXPECT_EQ(audio.sample_rate, 16000) << name;
+    expect_samples(audio.samples, samples, 1.0);
   }
 }
 
@@ -35,19 +39,19 @@ TEST(AudioFile, ReadsAStretch) {
   const TemporaryFolder folder;
   const std::vector<float> samples = tone(1.0, 440, 8000);
   write_sound(folder / "a.flac", samples, 8000, SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
-  expect_samples(read_audio(folder / "a.flac", 0.25, 0.5),
+  expect_samples(read_audio(folder / "a.flac", 0.25, 0.5).samples,
                  {samples.begin() + 2000, samples.begin() + 6000}, 1.0);
-  expect_samples(read_audio(folder / "a.flac", 0.75, 0.0), {samples.begin() + 6000, samples.end()},
-                 1.0);
+  expect_samples(read_audio(folder / "a.flac", 0.75, 0.0).samples,
+                 {samples.begin() + 6000, samples.end()}, 1.0);
   // A stretch that ends a moment behind the last sample ends with it.
-  EXPECT_EQ(read_audio(folder / "a.flac", 0.5, 0.505).size(), 4000u);
+  EXPECT_EQ(read_audio(folder / "a.flac", 0.5, 0.505).samples.size(), 4000u);
 }
 
 TEST(AudioFile, AveragesChannels) {
   const TemporaryFolder folder;
   const std::vector<float> samples = tone(0.1, 440, 8000);
   write_sound(folder / "a.wav", samples, 8000, SF_FORMAT_WAV | SF_FORMAT_PCM_16, 3);
-  expect_samples(read_audio(folder / "a.wav", 0.0, 0.0), samples, 1.0);
+  expect_samples(read_audio(folder / "a.wav", 0.0, 0.0).samples, samples, 1.0);
 }
 
 TEST(AudioFile, BadFilesAreNamed) {
@@ -78,6 +82,19 @@ TEST(AudioFile, BadFilesAreNamed) {
                                std::filesystem::file_size(folder / "cut.flac") / 2);
   EXPECT_THAT(message_of<Error>([&] { read_audio(folder / "cut.flac", 0.0, 0.0); }),
               HasSubstr("cut.flac: damaged"));
+  // The 36 bits of STREAMINFO's number of samples, all set: months, of which no memory is asked
+  // for.
+  write_sound(folder / "months.flac", tone(0.5, 440, 8000), 8000,
+              SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+  std::fstream header(folder / "months.flac", std::ios::in | std::ios::out | std::ios::binary);
+  header.seekg(21);
+  const int before = header.get();
+  header.seekp(21);
+  header.put(static_cast<char>(before | 0xf)).write("\xff\xff\xff\xff", 4);
+  header.close();
+  EXPECT_GT(audio_info(folder / "months.flac").samples, int64_t{1} << 35);
+  EXPECT_THAT(message_of<Error>([&] { read_audio(folder / "months.flac", 0.0, 0.0); }),
+              HasSubstr("months.flac: damaged: 4000 of 68719476735 samples"));
 }
 
 // A tone keeps its frequency through a change of rate, in the middle where no edge is felt.

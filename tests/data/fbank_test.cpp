@@ -38,7 +38,7 @@ TEST_P(FbankGolden, IsTorchaudios) {
     const std::string path = kRecordings + name + ".wav";
     if (!std::filesystem::exists(path))
       GTEST_SKIP() << "the package asterisk-core-sounds-en-wav is not installed";
-    samples = read_audio(path, 0.0, 0.0);
+    samples = read_audio(path, 0.0, 0.0).samples;
   }
   const SafetensorsReader golden(std::string(SIGTRAIN_SOURCE_DIR) +
                                  "/tests/golden/fbank.safetensors");

@@ -23,7 +23,7 @@ inline std::vector<float> tone(double seconds, double frequency, int rate,
   return samples;
 }
 
-/// Samples in 16-bit units, each channel the same but for its sign.
+/// Samples in 16-bit units, in channels of rising loudness whose mean they are.
 inline void write_sound(const std::string& path, const std::vector<float>& samples, int rate,
                         int format = SF_FORMAT_WAV | SF_FORMAT_PCM_16, int channels = 1) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path());
@@ -32,8 +32,12 @@ inline void write_sound(const std::string& path, const std::vector<float>& sampl
   SNDFILE* file = sf_open(path.c_str(), SFM_WRITE, &info);
   ASSERT_NE(file, nullptr) << path << ": " << sf_strerror(nullptr);
   std::vector<float> interleaved;
-  for (const float sample : samples)
-    for (int c = 0; c < channels; ++c) interleaved.push_back(sample / 32768.0F);
+  for (const float sample : samples) {
+    for (int c = 1; c <= channels; ++c) {
+      const float loudness = 2.0F * static_cast<float>(c) / static_cast<float>(channels + 1);
+      interleaved.push_back(loudness * sample / 32768.0F);
+    }
+  }
   EXPECT_EQ(sf_writef_float(file, interleaved.data(), static_cast<sf_count_t>(samples.size())),
             static_cast<sf_count_t>(samples.size()));
   sf_close(file);

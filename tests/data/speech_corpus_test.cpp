@@ -18,7 +18,8 @@ class SpeechCorpusTest : public testing::Test {
  protected:
   void SetUp() override { write_sound(folder_ / "good.wav", tone(1.0, 300, 8000), 8000); }
 
-  SpeechCorpus corpus(const std::string& lines, double max_damaged, double longest = 60.0) {
+  SpeechCorpus corpus(const std::string& lines, double max_damaged, double longest = 60.0,
+                      double fastest = 1.1) {
     std::string text = "path\tstart\tduration\ttranscript\n";
     for (int i = 0; i < 10; ++i) text += "good.wav\t0\t0\tab a\n";
     write_text(folder_ / "m.tsv", text + lines);
@@ -26,8 +27,7 @@ class SpeechCorpusTest : public testing::Test {
     config.data.speech.sample_rate = 8000;
     config.data.speech.letters = "ab ";
     config.data.speech.max_damaged = max_damaged;
-    config.augment.speech.speed = 0.1;
-    return SpeechCorpus({folder_ / "m.tsv"}, config, longest);
+    return SpeechCorpus({folder_ / "m.tsv"}, config, longest, fastest);
   }
 
   TemporaryFolder folder_;
@@ -55,8 +55,10 @@ TEST_F(SpeechCorpusTest, EachUnusableKindIsCountedNamedAndAnErrorPastItsShare) {
        {Case{"missing.wav\t0\t0\ta\n", "unreadable", "missing.wav: no audio"},
         Case{"text.wav\t0\t0\ta\n", "unreadable", "text.wav: no audio"},
         Case{"empty.wav\t0\t0\ta\n", "unreadable", "empty.wav: the audio is empty"},
-        Case{"good.wav\t0.5\t0.9\ta\n", "outside of its recording", "good.wav from 0.50 s"},
-        Case{"good.wav\t2\t0\ta\n", "outside of its recording", "good.wav from 2.00 s"},
+        Case{"good.wav\t0.5\t0.9\ta\n", "outside of its recording",
+             "good.wav from 0.50 s: the 0.90 s wanted go past its end at 1.00 s"},
+        Case{"good.wav\t2\t0\ta\n", "outside of its recording",
+             "good.wav from 2.00 s: that is past its end at 1.00 s"},
         Case{"good.wav\t0\t0\ta c\n", "with unknown letters", "'a c' has a letter"},
         Case{"short.wav\t0\t0\tabab\n", "shorter than their letters",
              "0.06 s give 1 frames for the 4 that 'abab' needs"},
@@ -83,10 +85,28 @@ TEST_F(SpeechCorpusTest, LongUtterancesAreLeftOutWithoutBeingDamage) {
   EXPECT_THAT(message_of<Error>([&] { corpus("", 0.0, 0.5); }), HasSubstr("no utterance is left"));
 }
 
-TEST(CtcFramesNeeded, CountsABlankBetweenEqualNeighbours) {
-  EXPECT_EQ(ctc_frames_needed({}), 0);
-  EXPECT_EQ(ctc_frames_needed({1, 2, 1}), 3);
-  EXPECT_EQ(ctc_frames_needed({1, 1, 1, 2, 2}), 8);
+TEST_F(SpeechCorpusTest, WhatNobodyWroteDownIsLeftOutAndCounted) {
+  write_sound(folder_ / "ted/sph/talk.flac", tone(3.0, 300, 8000), 8000,
+              SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+  write_text(folder_ / "ted/stm/talk.stm",
+             "talk 1 S 0 1 <o> ab\ntalk 1 S 1 2 <o> <unk>\n"
+             "talk 1 S 2 3 <o> ignore_time_segment_in_scoring\n");
+  Config config;
+  config.data.speech.letters = "ab ";
+  config.data.speech.max_damaged = 0.0;
+  const SpeechCorpus some({folder_ / "ted"}, config, 60.0, 1.0);
+  EXPECT_EQ(some.entries().size(), 1u);
+  EXPECT_EQ(some.untranscribed(), 2);
+  EXPECT_THAT(some.describe(), HasSubstr("left out: 2 not transcribed"));
+}
+
+// 0.115 s are 10 frames of features, so 4 of the model's; at 1.1 times the speed 8 and 3.
+TEST_F(SpeechCorpusTest, UtterancesNeedTheFramesForTheirLettersAtTheFastestSpeed) {
+  write_sound(folder_ / "tight.wav", tone(0.115, 300, 8000), 8000);
+  const std::string line = "tight.wav\t0\t0\tabab\n";
+  EXPECT_EQ(corpus(line, 0.0, 60.0, 1.0).entries().size(), 11u);
+  EXPECT_THAT(corpus(line, 0.1, 60.0, 1.1).unusable(),
+              ElementsAre(Pair("shorter than their letters", 1)));
 }
 
 }  // namespace

@@ -44,6 +44,8 @@ TEST(Utterances, BadManifestsAreNamedWithTheLine) {
               HasSubstr("m.tsv:2: the start 'x' is no number of seconds"));
   EXPECT_THAT(error_of(start + "a.wav\t0\t-1\thello\n"), HasSubstr("the duration '-1'"));
   EXPECT_THAT(error_of(start + "a.wav\t0\tnan\thello\n"), HasSubstr("the duration 'nan'"));
+  EXPECT_THAT(error_of(start + "a.wav\tinf\t0\thello\n"), HasSubstr("the start 'inf'"));
+  EXPECT_THAT(error_of(start + "a.wav\t0\t1e300\thello\n"), HasSubstr("the duration '1e300'"));
 }
 
 TEST(Utterances, OfLibriSpeech) {
@@ -68,17 +70,20 @@ TEST(Utterances, OfTedlium) {
              ";; a comment\n"
              "talk S S 10.5 12.75 <o,f0,female> it 's about <unk> time\n"
              "talk S S 12.75 14 <o,f0,female> ignore_time_segment_in_scoring\n"
-             "talk S S 14 15 <o,f0,female> don 't\n");
+             "talk S S 14 15 <o,f0,female> don 't\n"
+             "talk S S 15 16 <o,f0,female> <unk>\n");
   write_text(folder / "train/stm/other.stm", "other 1 A 0 1.5 <NA> hello\n");
   write_text(folder / "train/sph/other.flac", "");
   const std::vector<Utterance> all = find_utterances({folder / "train"});
-  ASSERT_EQ(all.size(), 3u);
+  ASSERT_EQ(all.size(), 5u);
   EXPECT_EQ(all[0].path, folder / "train/sph/other.flac");
   EXPECT_EQ(all[1].path, folder / "train/sph/talk.sph");
   EXPECT_EQ(all[1].start, 10.5);
   EXPECT_EQ(all[1].duration, 2.25);
   EXPECT_EQ(all[1].transcript, "it's about time");
-  EXPECT_EQ(all[2].transcript, "don't");
+  EXPECT_EQ(all[3].transcript, "don't");
+  for (size_t i = 0; i < all.size(); ++i)
+    EXPECT_EQ(all[i].is_transcribed, i != 2 && i != 4) << all[i].transcript;
   for (const auto& [line, problem] :
        {std::pair("talk S S 1 <o> hello\n", "talk.stm:1: not a talk"),
         std::pair("talk S S 2 1 <o> hello\n", "talk.stm:1: the end, 1, is not behind the start, 2"),

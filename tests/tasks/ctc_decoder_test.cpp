@@ -95,11 +95,23 @@ TEST(DecodeBeam, WithRoomForAllIsTheBestText) {
   }
 }
 
-TEST(DecodeBeam, OfOneIsStillAText) {
-  const auto logits = random_logits(50, 6, 3);
-  EXPECT_EQ(decode_beam(logits, 6, 0, 1), decode_beam(logits, 6, 0, 1));
-  EXPECT_THAT(decode_beam({}, 6, 0, 8), IsEmpty());
+// The letter's paths come together behind the first frame, where a beam of one has dropped it.
+TEST(DecodeBeam, HoldsNoMoreTextsThanItsWidth) {
+  const auto logits = rows({{0.6, 0.4}, {0.6, 0.4}});
+  EXPECT_THAT(decode_beam(logits, 2, 0, 1), IsEmpty());
+  EXPECT_THAT(decode_beam(logits, 2, 0, 2), ElementsAre(1));
 }
+
+// A text that was dropped and found again is still one text: among those of 12 frames the best is
+// found by a beam that drops most.
+TEST(DecodeBeam, FindsTheBestTextAmongManyThatItDrops) {
+  for (uint32_t seed = 1; seed <= 5; ++seed) {
+    const auto logits = random_logits(12, 3, seed);
+    EXPECT_EQ(decode_beam(logits, 3, 0, 40), best_by_enumeration(logits, 3, 0)) << seed;
+  }
+}
+
+TEST(DecodeBeam, OfNoFramesIsNoText) { EXPECT_THAT(decode_beam({}, 6, 0, 8), IsEmpty()); }
 
 }  // namespace
 }  // namespace sigtrain

@@ -89,6 +89,13 @@ class CompareTest(unittest.TestCase):
         for text in ("audio_seconds/s", "200", "12.50%", "25.00%", "best letter error rate"):
             self.assertIn(text, out)
         self.assertNotIn("tokens", out)
+        self.assertNotIn("averaged weights", out)
+        for record in records[10:]:
+            record["letter_error_rate_ema"] = record["letter_error_rate"] - 0.0625
+        _, out, _, _ = self.main(self.run_folder("averaged", records))
+        self.assertIn("best letter error rate, averaged weights", out)
+        self.assertIn("6.25%", out)
+        self.assertNotIn("best word error rate, averaged weights", out)
 
     def test_draws_and_tabulates_two_runs(self):
         layers = {"attention_out_rms": [0.1, 0.2], "attention_row_sum": [1.0, None],

@@ -74,6 +74,16 @@ TEST(Progress, LineTellsTheAccuracyOfClassifiers) {
             "step 1/10  val 0.5000  acc 91.25%  2.82k image/s");
 }
 
+TEST(Progress, LineTellsTheErrorsOfSpeech) {
+  EXPECT_EQ(progress_line({.step = 1,
+                           .total_steps = 10,
+                           .validation_loss = 1.9434,
+                           .letter_error_rate = 0.2736,
+                           .units_per_second = 206.0,
+                           .unit = "audio_second"}),
+            "step 1/10  val 1.9434  letter errors 27.36%  206 audio_second/s");
+}
+
 TEST(Progress, BarFitsEveryWidth) {
   for (int columns = 0; columns < 200; ++columns) {
     EXPECT_LE(progress_bar(example(), columns).size(), static_cast<size_t>(columns));
@@ -97,6 +107,7 @@ std::string on_a_terminal(void (*action)(const std::string&), const std::string&
   size.ws_row = 24;
   size.ws_col = 70;
   int terminal = -1;
+  std::fflush(stdout);  // or the child would print once more what is still to be written
   const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
   if (child == 0) {
     action(argument);

@@ -16,10 +16,12 @@ class SpeechRun : public SmallRun {
 
 TEST_F(SpeechRun, LearnsReportsItsErrorsAndTranscribes) {
   // Nothing but the tones themselves, so that a few steps are enough.
-  train_well({"--set", "train.steps=220", "--set", "model.dropout=0", "--set", "model.layer_drop=0",
-              "--set", "augment.speech.time_masks=0", "--set", "augment.speech.frequency_masks=0",
-              "--set", "model.position.kind=alibi", "--set", "eval.every=220", "--set",
-              "eval.beam_width=4", "--set", "log.every=20"});
+  const ProcessResult trained =
+      train_well({"--set", "train.steps=220", "--set", "model.dropout=0", "--set",
+                  "model.layer_drop=0", "--set", "augment.speech.time_masks=0", "--set",
+                  "augment.speech.frequency_masks=0", "--set", "model.position.kind=alibi", "--set",
+                  "eval.every=220", "--set", "eval.beam_width=4", "--set", "log.every=20"});
+  EXPECT_THAT(trained.output(), HasSubstr("letter errors "));
   const auto lines = metrics("small");
   const auto& last = lines.back();
   EXPECT_EQ(last.at("split"), "validation");
@@ -100,6 +102,30 @@ TEST_F(SpeechRun, RecordingsDamagedWithinAreNamedAndAnErrorPastTheirShare) {
                     HasSubstr("cut.flac: damaged")));
   const ProcessResult tolerated = train_well({"--set", "data.speech.max_damaged=0.1"});
   EXPECT_THAT(tolerated.output(), HasSubstr("left out: "));
+}
+
+// A share is of the set's own utterances: damage in training does not count against evaluation.
+TEST_F(SpeechRun, DamageIsCountedForEachSetByItself) {
+  for (const char* name : {"train", "test"}) {
+    const std::string recording = std::string("cut_") + name + ".flac";
+    write_sound((folder() / recording).string(), tone(1.0, 300, 8000), 8000,
+                SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+    fs::resize_file(folder() / recording, fs::file_size(folder() / recording) / 2);
+    const fs::path manifest = folder() / (std::string(name) + ".tsv");
+    spill(manifest, slurp(manifest) + recording + "\t0\t0\ta\n");
+  }
+  // One of the five to be evaluated.
+  const ProcessResult tolerated = train_well({"--set", "data.speech.max_damaged=0.2"});
+  EXPECT_THAT(tolerated.output(), AllOf(HasSubstr("left out: cut_train.flac: damaged"),
+                                        HasSubstr("left out: cut_test.flac: damaged")));
+}
+
+// What training would make too fast for its letters is evaluated all the same: as it is.
+TEST_F(SpeechRun, EvaluationLeavesOutNoUtteranceForTheSpeedOfTraining) {
+  write_sound((folder() / "tight.wav").string(), tone(0.115, 300, 8000), 8000);
+  spill(folder() / "test.tsv", slurp(folder() / "test.tsv") + "tight.wav\t0\t0\tabab\n");
+  const ProcessResult result = train_well({"--set", "train.steps=2"});
+  EXPECT_THAT(result.output(), HasSubstr("validation: 5 utterances"));
 }
 
 TEST_F(SpeechRun, ConfigMistakesAreNamed) {

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/ctc_frames.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/partition.h"
 
@@ -64,9 +65,7 @@ class Sequence {
         lattice_(lattice) {}
 
   bool is_feasible() const {
-    int64_t needed = count_;
-    for (int64_t i = 1; i < count_; ++i) needed += targets_[i] == targets_[i - 1];
-    return needed <= length_;
+    return ctc_frames_needed({targets_, static_cast<size_t>(count_)}) <= length_;
   }
 
   /// Fills the lattice's alpha; -log p.
