@@ -13,15 +13,20 @@ vit_*.safetensors: for the model of the YAML file of the same name, in float64,
     sums                   objective, cross-entropy of the label, count, correct, correct among five
     gradient.NAME          of the mean objective; matrices as products (see make_golden.py)
 augmentations.safetensors: bytes [H, W, channels]: `image`, what Pillow's resize makes of it
-(resize.*) and what torchvision's functions of images of bytes make of it (all else).
+(resize.*), what torchvision's RandAugment makes of it (rand_augment.OPERATION.MAGNITUDE, with minus
+where the direction is the other one) and what torchvision's functions of images of bytes make of
+it (all else).
 """
+
+import re
 
 import numpy
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as T
 from PIL import Image
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandAugment
+from torchvision.transforms.autoaugment import _apply_op
 
 import reference_lm as lm
 import reference_vit as vit
@@ -123,7 +128,22 @@ def augmentations():
     put("shear_x", affine([0, 0], [float(numpy.degrees(numpy.arctan(0.23))), 0.0]))
     put("shear_y", affine([0, 0], [0.0, float(numpy.degrees(numpy.arctan(-0.17)))]))
     put("translate", affine([5, -3], [0.0, 0.0]))
+    rand_augment(chw, put)
     golden.save(FOLDER / "augmentations.safetensors")
+
+
+def rand_augment(chw, put):
+    """Every operation as torchvision's RandAugment applies it, at its own table of strengths."""
+    bins, height, width = 31, chw.shape[1], chw.shape[2]
+    table = RandAugment(num_magnitude_bins=bins)._augmentation_space(bins, (height, width))
+    for name, (strengths, is_signed) in table.items():
+        # TranslateX becomes translate_x.
+        own = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("auto_contrast", "autocontrast")
+        for magnitude in (9, 14, 30):
+            strength = float(strengths[magnitude]) if strengths.ndim > 0 else 0.0
+            for direction in (1, -1) if is_signed else (1,):
+                changed = _apply_op(chw, name, direction * strength, InterpolationMode.NEAREST, None)
+                put(f"rand_augment.{own}.{'minus_' if direction < 0 else ''}{magnitude}", changed)
 
 
 if __name__ == "__main__":
