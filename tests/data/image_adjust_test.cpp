@@ -1,11 +1,13 @@
 // Augmentation against Pillow and torchvision (tests/golden/make_golden_vision.py).
 #include "data/image_adjust.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 
 #include "data/augment.h"
+#include "data/batch_mixing.h"
 #include "data/image_resize.h"
 #include "data/rand_augment.h"
 #include "models/golden.h"
@@ -165,6 +167,35 @@ TEST_P(RandAugmentOps, AreTorchvisionsAtItsStrengths) {
 
 INSTANTIATE_TEST_SUITE_P(, RandAugmentOps, ::testing::ValuesIn(kRandAugmentCases),
                          [](const auto& info) { return info.param.name; });
+
+/// The batch that both mix, with targets.
+ImageBatch golden_batch(const GoldenFile& golden) {
+  ImageBatch batch;
+  batch.images = golden.bytes("batch.images").values;
+  batch.labels = golden.integers("batch.labels").values;
+  batch.rows = static_cast<int64_t>(batch.labels.size());
+  make_targets(batch, 4, 0.0);
+  return batch;
+}
+
+void expect_batch(const ImageBatch& batch, const GoldenFile& golden, const std::string& name) {
+  EXPECT_EQ(batch.images, golden.bytes(name + ".images").values) << name;
+  // Theirs are floats too, made of the one or the other share.
+  const Buffer<float> targets = golden.read<float>(name + ".targets");
+  EXPECT_THAT(batch.targets, testing::Pointwise(testing::FloatEq(), targets.values)) << name;
+}
+
+TEST(BatchMixing, IsTorchvisions) {
+  const GoldenFile golden("augmentations.safetensors");
+  const ImageSize size{22, 27};
+  ImageBatch mixed = golden_batch(golden), cut = mixed, corner = mixed;
+  mix(mixed, 0.7);
+  expect_batch(mixed, golden, "mixup");
+  cut_and_mix(cut, size, cut_around(size, 0.6, 13, 11));
+  expect_batch(cut, golden, "cutmix");
+  cut_and_mix(corner, size, cut_around(size, 0.3, 25, 2));
+  expect_batch(corner, golden, "cutmix.corner");
+}
 
 }  // namespace
 }  // namespace sigtrain
