@@ -46,7 +46,6 @@ class ImageClassification final : public Task {
  private:
   /// Rows [begin, end) of the batch on the device.
   LabelledImages rows(int64_t begin, int64_t end, bool with_targets) const;
-  void upload(Ops& ops, const ImageBatch& batch) const;
 
   Config config_;
   ParameterTable table_;
