@@ -1,5 +1,6 @@
 #include "data/image_loader.h"
 
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -27,6 +28,15 @@ DecodedPart read_named(const ImageSet& images, int64_t index, int64_t channels,
   } catch (const Error& error) {
     throw Error("{}: {}", images.name(index), error.what());
   }
+}
+
+/// Each image takes and frees a megabyte: the allocator is to keep that, as the system would hand
+/// it out again page by page, zeroed, at a tenth of the loader's time.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // glibc's most
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
 }
 
 void append(const Image& image, ImageBatch& batch) {
@@ -62,7 +72,9 @@ ShuffledImages::ShuffledImages(std::shared_ptr<const ImageSet> images, const Con
       augment_(config.augment),
       label_smoothing_(config.loss.label_smoothing),
       view_(config.augment, size_, config.data.image.mean),
-      damage_(images_->size(), config.data.image.max_damaged) {}
+      damage_(images_->size(), config.data.image.max_damaged) {
+  keep_freed_memory();
+}
 
 Image ShuffledImages::view(int64_t index, int64_t sample) const {
   SampleRandom random({seed_, kSampleStream}, sample);
