@@ -48,7 +48,8 @@ __global__ void __launch_bounds__(block_threads)
   for (int j = threadIdx.x; j < classes; j += block_threads) {
     const float x = to_float(logits[j]);
     largest = fmaxf(largest, x);
-    larger += x > own || (x == own && j < label);
+    // Written so that nothing is right about a logit that is no number.
+    larger += !(x <= own) || (x == own && j < label);
   }
   largest = block_max(largest);
   // Relative to the largest logit, so that no size of logits overflows or cancels.

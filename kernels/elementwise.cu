@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "column_sums.cuh"
 #include "elementwise.h"
 #include "launch.h"
 #include "vector.cuh"
@@ -119,6 +120,46 @@ struct MultiplyByDerivative {
     store_part(dx, begin, end, d);
   }
 };
+
+/// The same row by row, for the sums of dx as it is stored.
+template <typename Function>
+struct RowsTimesDerivative {
+  static constexpr int loads = 4;
+  const bf16* x;
+  bf16* dx;
+  struct Loaded {
+    uint4 x, dx;
+  };
+  template <bool kAligned>
+  __device__ Loaded load(const RowPart<kAligned>& part, int64_t at) const {
+    return {part.load_packed(x + at), part.load_packed(dx + at)};
+  }
+  template <bool kAligned>
+  __device__ void finish(const RowPart<kAligned>& part, int64_t at, const Loaded& loaded,
+                         float (&d)[8]) const {
+    float v[8];
+    unpack(loaded.x, v);
+    unpack(loaded.dx, d);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) d[i] *= Function::derivative(v[i]);
+    const uint4 packed = pack(d);
+    part.store_packed(dx + at, packed);
+    unpack(packed, d);
+  }
+};
+
+/// dx *= Function'(x), and sums += its column sums unless null.
+template <typename Function>
+void multiply_by_derivative(const bf16* x, bf16* dx, int64_t rows, int64_t width, float* sums,
+                            float* partials, cudaStream_t stream) {
+  if (sums) {
+    add_column_sums_of(RowsTimesDerivative<Function>{x, dx},
+                       width % vector_size == 0 && aligned16(x, dx), rows, width, sums, partials,
+                       stream);
+  } else {
+    launch_parts(aligned16(x, dx), rows * width, stream, MultiplyByDerivative<Function>{x, dx});
+  }
+}
 
 // The fast exponential and reciprocal are good to about 1e-6, far below a bfloat16's 2^-9. At
 // large |x| the exponential goes to infinity or 0, and the result to 0 or 1.
@@ -341,16 +382,23 @@ void gelu_forward(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
   launch_parts(aligned16(x, y), count, stream, Activate<Gelu>{x, y});
 }
 
-void gelu_backward(const bf16* x, bf16* dx, int64_t count, cudaStream_t stream) {
-  launch_parts(aligned16(x, dx), count, stream, MultiplyByDerivative<Gelu>{x, dx});
+void gelu_backward(const bf16* x, bf16* dx, int64_t rows, int64_t width, float* sums,
+                   float* partials, cudaStream_t stream) {
+  multiply_by_derivative<Gelu>(x, dx, rows, width, sums, partials, stream);
 }
 
 void relu2_forward(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
   launch_parts(aligned16(x, y), count, stream, Activate<Relu2>{x, y});
 }
 
-void relu2_backward(const bf16* x, bf16* dx, int64_t count, cudaStream_t stream) {
-  launch_parts(aligned16(x, dx), count, stream, MultiplyByDerivative<Relu2>{x, dx});
+void relu2_backward(const bf16* x, bf16* dx, int64_t rows, int64_t width, float* sums,
+                    float* partials, cudaStream_t stream) {
+  multiply_by_derivative<Relu2>(x, dx, rows, width, sums, partials, stream);
+}
+
+int64_t activation_backward_partials(int64_t rows, int64_t width) {
+  // As many for any function: the loads are.
+  return column_sum_partials_of<RowsTimesDerivative<Gelu>>(rows, width);
 }
 
 void swiglu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {

@@ -20,12 +20,16 @@ void add(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t count, cudaStream_t s
 
 /// y = x Phi(x), the exact GELU (Hendrycks & Gimpel 2016). y may be x.
 void gelu_forward(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t count, cudaStream_t stream);
-/// dx *= GELU'(x)
-void gelu_backward(const __nv_bfloat16* x, __nv_bfloat16* dx, int64_t count, cudaStream_t stream);
+/// dx [rows, width] *= GELU'(x), and sums[c] (optional) += sum over rows of dx, for which
+/// `partials` has activation_backward_partials(rows, width) floats.
+void gelu_backward(const __nv_bfloat16* x, __nv_bfloat16* dx, int64_t rows, int64_t width,
+                   float* sums, float* partials, cudaStream_t stream);
 /// y = max(x, 0)^2 (So et al. 2021). y may be x.
 void relu2_forward(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t count, cudaStream_t stream);
-/// dx *= 2 max(x, 0)
-void relu2_backward(const __nv_bfloat16* x, __nv_bfloat16* dx, int64_t count, cudaStream_t stream);
+/// dx *= 2 max(x, 0), and sums likewise.
+void relu2_backward(const __nv_bfloat16* x, __nv_bfloat16* dx, int64_t rows, int64_t width,
+                    float* sums, float* partials, cudaStream_t stream);
+int64_t activation_backward_partials(int64_t rows, int64_t width);
 
 /// y [rows, hidden] = silu(gate) up, rows of x [rows, 2 hidden] being (gate, up) (Shazeer 2020).
 void swiglu_forward(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t rows, int64_t hidden,

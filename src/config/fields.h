@@ -260,7 +260,7 @@ inline constexpr auto kFields<DataConfig> = std::tuple{
     Field{"prefetch", &DataConfig::prefetch, "steps read ahead", kSize},
     Field{"workers", &DataConfig::workers,
           "threads that make batches of images or speech; 0: one a processor, at most 16",
-          kSizeOrZero},
+          Range{0.0, 1024.0}},
     Field{"image", &DataConfig::image, ""},
     Field{"speech", &DataConfig::speech, ""},
 };

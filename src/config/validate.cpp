@@ -334,10 +334,12 @@ class Checker {
         [&] { return vision.image_size % vision.patch_size != 0; },
         fmt::format("model.vision.image_size, {}, is not a multiple of {}", vision.image_size,
                     vision.patch_size));
+    // There are none where the patches have no size.
+    const int64_t tokens = is_usable("model.vision.patch_size") ? image_tokens(vision) : 0;
     forbid(
         {"model.seq_len", "model.vision.image_size", "model.vision.patch_size"},
-        [&] { return model.seq_len != 0 && model.seq_len != image_tokens(vision); },
-        fmt::format("must be {}, the tokens of an image, or 0", image_tokens(vision)));
+        [&] { return model.seq_len != 0 && model.seq_len != tokens; },
+        fmt::format("must be {}, the tokens of an image, or 0", tokens));
     forbid(
         {"model.vision.classes", "data.source"},
         [&] { return config_.data.source == DataSource::synthetic && vision.classes == 0; },

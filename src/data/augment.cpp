@@ -133,6 +133,12 @@ Part EvaluationView::choose(ImageSize size) const {
   } else {
     resized.height = resize_ * size.height / size.width;
   }
+  // A line of pixels could become more than there is memory for.
+  constexpr int64_t longest = 1 << 16;
+  if (std::max(resized.height, resized.width) > longest) {
+    throw DamagedImage("it is {} x {} pixels, too long to be resized to {} x {}", size.width,
+                       size.height, resized.width, resized.height);
+  }
   return {whole(size), resized};
 }
 

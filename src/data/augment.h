@@ -41,7 +41,8 @@ class EvaluationView {
  public:
   EvaluationView(int64_t resize, int64_t size) : resize_(resize), out_{size, size} {}
 
-  /// Throws Error if the image has another size than the model and is not to be resized.
+  /// Throws Error if the image has another size than the model and is not to be resized,
+  /// DamagedImage if resized it would be absurdly long.
   Part choose(ImageSize size) const;
   Image make(const DecodedPart& part) const;
 

@@ -68,17 +68,21 @@ void cut_and_mix(ImageBatch& batch, ImageSize size, const Box& box) {
                                static_cast<double>(size.height * size.width));
 }
 
-Box random_cut(ImageSize size, double share, SampleRandom& random) {
+Box cut_around(ImageSize size, double share, int64_t x, int64_t y) {
   const double half = 0.5 * std::sqrt(1.0 - share);
-  const auto side = [&](int64_t length) {
-    const int64_t middle = random.integer(length);
+  const auto side = [&](int64_t length, int64_t middle) {
     const auto reach = static_cast<int64_t>(half * static_cast<double>(length));
     return std::pair{std::max<int64_t>(0, middle - reach), std::min(length, middle + reach)};
   };
-  const auto [left, right] = side(size.width);
-  const auto [top, bottom] = side(size.height);
+  const auto [left, right] = side(size.width, x);
+  const auto [top, bottom] = side(size.height, y);
   return {static_cast<double>(top), static_cast<double>(left), static_cast<double>(bottom - top),
           static_cast<double>(right - left)};
+}
+
+Box random_cut(ImageSize size, double share, SampleRandom& random) {
+  const int64_t x = random.integer(size.width);
+  return cut_around(size, share, x, random.integer(size.height));
 }
 
 void mix_batch(const AugmentConfig& config, ImageSize size, SampleRandom& random,

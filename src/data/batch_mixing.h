@@ -21,8 +21,9 @@ void mix(ImageBatch& batch, double share);
 /// 2019, as torchvision's CutMix). `size` is that of the images.
 void cut_and_mix(ImageBatch& batch, ImageSize size, const Box& box);
 
-/// The rectangle of about 1 - share of the image's area around a random point, cut off at its
-/// edges.
+/// The rectangle of about 1 - share of the image's area around pixel (x, y), cut off at its edges;
+/// and around a random one.
+Box cut_around(ImageSize size, double share, int64_t x, int64_t y);
 Box random_cut(ImageSize size, double share, SampleRandom& random);
 
 /// What the config says of a batch, whose targets are made.

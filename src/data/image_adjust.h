@@ -26,7 +26,8 @@ void autocontrast(Image& image);
 void equalize(Image& image);
 
 /// Output pixel (x, y), from the middle of the image, is the input pixel nearest to
-/// (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]); black where there is none.
+/// (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]); black where there is none. Of two that are
+/// equally near torchvision takes the one that its float arithmetic happens to lead to.
 void warp(Image& image, const std::array<double, 6>& m);
 /// Counter-clockwise by `degrees` around the middle.
 void rotate(Image& image, double degrees);

@@ -1,5 +1,7 @@
 #include "data/image_set.h"
 
+#include <algorithm>
+
 #include "config/enum_names.h"
 #include "data/image_folder.h"
 #include "data/stored_images.h"
@@ -52,6 +54,19 @@ std::unique_ptr<ImageSet> open_image_set(DataSource source, const std::vector<st
       break;
   }
   throw Error("{} holds no images", enum_name(source));
+}
+
+void check_classes_have_images(const ImageSet& images) {
+  std::vector<bool> seen(images.class_names().size());
+  for (int64_t index = 0; index < images.size(); ++index)
+    seen[static_cast<size_t>(images.label(index))] = true;
+  const auto empty = std::count(seen.begin(), seen.end(), false);
+  if (empty == 0) return;
+  const auto first = std::find(seen.begin(), seen.end(), false) - seen.begin();
+  throw UsageError(
+      "data.train has no image of {} of its {} classes, such as class {}: add some, or correct the "
+      "labels or model.vision.classes",
+      empty, seen.size(), images.class_names()[static_cast<size_t>(first)]);
 }
 
 }  // namespace sigtrain

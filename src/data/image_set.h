@@ -33,4 +33,7 @@ class ImageSet {
 std::unique_ptr<ImageSet> open_image_set(DataSource source, const std::vector<std::string>& paths,
                                          int64_t channels, int64_t classes);
 
+/// Throws UsageError if one of the classes has no image in the set: what is to be learned of it?
+void check_classes_have_images(const ImageSet& images);
+
 }  // namespace sigtrain

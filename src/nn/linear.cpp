@@ -16,9 +16,17 @@ void Linear::forward(const Context& context, const Tensor& x, Activation activat
 }
 
 void Linear::backward(const Context& context, const Tensor& x, const Tensor& dy,
-                      Activation activation, const Tensor& pre_activation, const Tensor& dx) const {
+                      Activation activation, const Tensor& pre_activation, const Tensor& dx,
+                      const Linear* before) const {
   context.ops.linear_backward(x, context.weight(weight_), dy, activation, pre_activation, dx,
-                              context.gradient(weight_), context.gradient(bias_));
+                              context.gradient(weight_), context.gradient(bias_),
+                              before ? context.gradient(before->bias_) : Tensor{});
+}
+
+void Linear::backward_without_bias(const Context& context, const Tensor& x, const Tensor& dy,
+                                   const Tensor& dx) const {
+  context.ops.linear_backward(x, context.weight(weight_), dy, Activation::none, {}, dx,
+                              context.gradient(weight_), {}, {});
 }
 
 }  // namespace sigtrain

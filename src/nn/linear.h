@@ -19,8 +19,13 @@ class Linear {
                const Tensor& pre_activation, const Tensor& y) const;
   /// dy [N, out] is the gradient of x W^T + b. dx [N, in] (optional) gets that of x or, if x =
   /// activation(pre_activation), of that pre_activation; gradients of the parameters are added to.
+  /// `before`, the layer that made pre_activation, gets the gradient of its bias, if it has one, at
+  /// no cost: its own backward is then backward_without_bias.
   void backward(const Context& context, const Tensor& x, const Tensor& dy, Activation activation,
-                const Tensor& pre_activation, const Tensor& dx) const;
+                const Tensor& pre_activation, const Tensor& dx,
+                const Linear* before = nullptr) const;
+  void backward_without_bias(const Context& context, const Tensor& x, const Tensor& dy,
+                             const Tensor& dx) const;
 
  private:
   ParameterId weight_, bias_;

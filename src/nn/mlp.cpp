@@ -62,10 +62,11 @@ void Mlp::backward(const Context& context, const Saved& saved, const Tensor& dy,
     const Tensor d_hidden = context.activation(hidden_, Purpose::gradient);
     down_.backward(context, hidden, dy, Activation::none, {}, d_hidden);
     context.ops.swiglu_backward(saved.pre_activation, d_hidden, d_pre_activation);
+    up_.backward(context, saved.x, d_pre_activation, Activation::none, {}, dx);
   } else {
-    down_.backward(context, hidden, dy, activation(), saved.pre_activation, d_pre_activation);
+    down_.backward(context, hidden, dy, activation(), saved.pre_activation, d_pre_activation, &up_);
+    up_.backward_without_bias(context, saved.x, d_pre_activation, dx);
   }
-  up_.backward(context, saved.x, d_pre_activation, Activation::none, {}, dx);
 }
 
 }  // namespace sigtrain

@@ -247,11 +247,14 @@ class Ops {
                               const Tensor& pre_activation /*[N, O]*/,
                               const Tensor& y /*[N, O]*/) = 0;
   /// dx (optional) is the gradient of x or, if x = activation(pre_activation), of that
-  /// pre_activation [N, I]. dy is that of x weight^T + bias.
+  /// pre_activation [N, I]. dy is that of x weight^T + bias. dbias_before, for which dx and an
+  /// activation must be there, is the gradient of the bias that was added in pre_activation: the
+  /// sum of dx over its rows, had for nothing while dx is written.
   virtual void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                                Activation activation, const Tensor& pre_activation,
                                const Tensor& dx, const Tensor& dweight /*+=*/,
-                               const Tensor& dbias /*optional, +=*/) = 0;
+                               const Tensor& dbias /*optional, +=*/,
+                               const Tensor& dbias_before /*optional [I], +=*/) = 0;
   virtual size_t linear_backward_workspace(int64_t rows, int64_t in, int64_t out) const;
 
   /// y = activation(x), as linear_forward computes it from its pre_activation; not for none.

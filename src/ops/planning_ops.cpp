@@ -195,13 +195,19 @@ void PlanningOps::linear_forward(const Tensor& x, const Tensor& weight, const Te
 
 void PlanningOps::linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                                   Activation activation, const Tensor& pre_activation,
-                                  const Tensor& dx, const Tensor& dweight, const Tensor& dbias) {
+                                  const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
+                                  const Tensor& dbias_before) {
   check_linear(x, weight, dy);
   if (activation != Activation::none)
     expect(pre_activation, compute_dtype(), x.shape, "linear pre_activation of x");
   expect_if(dx, compute_dtype(), x.shape, "linear dx");
   expect(dweight, accumulate_dtype(), weight.shape, "linear dweight");
   expect_if(dbias, accumulate_dtype(), {dy.columns()}, "linear dbias");
+  if (dbias_before) {
+    if (activation == Activation::none || !dx)
+      throw Error("linear dbias_before needs an activation in front of x, and dx");
+    expect(dbias_before, accumulate_dtype(), {x.columns()}, "linear dbias_before");
+  }
   need_workspace(backend_.linear_backward_workspace(x.rows(), x.columns(), dy.columns()));
   flops_ += (dx ? 4.0 : 2.0) * static_cast<double>(x.rows() * x.columns()) *
             static_cast<double>(dy.columns());

@@ -49,7 +49,8 @@ class PlanningOps final : public Ops {
                       const Tensor& y) override;
   void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                        Activation activation, const Tensor& pre_activation, const Tensor& dx,
-                       const Tensor& dweight, const Tensor& dbias) override;
+                       const Tensor& dweight, const Tensor& dbias,
+                       const Tensor& dbias_before) override;
   void activation_forward(Activation activation, const Tensor& x, const Tensor& y) override;
   void swiglu_forward(const Tensor& x, const Tensor& y) override;
   void swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) override;

@@ -40,6 +40,7 @@ void ImageClassification::open_data() {
     return;
   }
   std::shared_ptr<const ImageSet> train = open(config_, config_.data.train);
+  check_classes_have_images(*train);
   fingerprint_ = train->fingerprint();
   train_ = std::make_unique<ShuffledImages>(train, config_);
   train_damage_ = damage_of(*train, config_);

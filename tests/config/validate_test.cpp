@@ -107,6 +107,7 @@ TEST(Validate, RefusesImpossibleImages) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> table = {
       {{"model.vision.channels=2"}, "must be 1 (grey) or 3 (red, green, blue)"},
       {{"model.vision.patch_size=5"}, "model.vision.image_size, 32, is not a multiple of 5"},
+      {{"model.vision.patch_size=0"}, "must be in [1, 16777216], is 0"},
       {{"model.seq_len=64"}, "must be 65, the tokens of an image, or 0"},
       {{"model.seq_len=65", "model.vision.pool=mean"}, "must be 64, the tokens of an image, or 0"},
       {{"model.vision.classes=0", "data.source=synthetic"},
@@ -139,6 +140,7 @@ TEST(Validate, RefusesImpossibleImages) {
        "mixes the images of a micro-batch: train.micro_batch must be at least 2"},
       {{"augment.hue=0.6"}, "must be in [0, 0.5], is 0.6"},
       {{"data.image.max_damaged=2"}, "must be in [0, 1], is 2"},
+      {{"data.workers=100000"}, "must be in [0, 1024], is 100000"},
   };
   for (const auto& [overrides, message] : table) {
     EXPECT_EQ(files.error("a.yaml", overrides), "--set " + overrides[0] + ": " + message);

@@ -1,11 +1,13 @@
 // Augmentation against Pillow and torchvision (tests/golden/make_golden_vision.py).
 #include "data/image_adjust.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 
 #include "data/augment.h"
+#include "data/batch_mixing.h"
 #include "data/image_resize.h"
 #include "data/rand_augment.h"
 #include "models/golden.h"
@@ -123,39 +125,76 @@ TEST(ImageAdjust, NothingChangesNothing) {
   EXPECT_EQ(stretched.pixels, flat.pixels);
 }
 
-// torchvision's table of strengths: 31 of them, from nothing to the most.
-TEST(RandAugment, HasTorchvisionsStrengths) {
+struct RandAugmentCase {
+  RandAugmentOp op;
+  const char* name;
+  bool is_signed;
+};
+
+constexpr RandAugmentCase kRandAugmentCases[] = {
+    {RandAugmentOp::identity, "identity", false},
+    {RandAugmentOp::shear_x, "shear_x", true},
+    {RandAugmentOp::shear_y, "shear_y", true},
+    {RandAugmentOp::translate_x, "translate_x", true},
+    {RandAugmentOp::translate_y, "translate_y", true},
+    {RandAugmentOp::rotate, "rotate", true},
+    {RandAugmentOp::brightness, "brightness", true},
+    {RandAugmentOp::color, "color", true},
+    {RandAugmentOp::contrast, "contrast", true},
+    {RandAugmentOp::sharpness, "sharpness", true},
+    {RandAugmentOp::posterize, "posterize", false},
+    {RandAugmentOp::solarize, "solarize", false},
+    {RandAugmentOp::autocontrast, "autocontrast", false},
+    {RandAugmentOp::equalize, "equalize", false}};
+static_assert(std::size(kRandAugmentCases) == kRandAugmentOps);
+
+class RandAugmentOps : public ::testing::TestWithParam<RandAugmentCase> {};
+
+TEST_P(RandAugmentOps, AreTorchvisionsAtItsStrengths) {
+  const RandAugmentCase c = GetParam();
   const Image image = golden_image("image");
-  const auto changed = [&](RandAugmentOp op, int64_t magnitude, bool negative) {
-    Image result = image;
-    apply(op, magnitude, negative, result);
-    return result.pixels;
-  };
-  const auto by = [&](const std::function<void(Image&)>& change) {
-    Image result = image;
-    change(result);
-    return result.pixels;
-  };
-  EXPECT_EQ(changed(RandAugmentOp::rotate, 20, true), by([](Image& x) { rotate(x, -20.0); }));
-  EXPECT_EQ(changed(RandAugmentOp::shear_x, 30, false), by([](Image& x) { shear_x(x, 0.3); }));
-  EXPECT_EQ(changed(RandAugmentOp::color, 10, true),
-            by([](Image& x) { adjust_saturation(x, 1.0 - 0.9 * (10.0 / 30.0)); }));
-  // 150 / 331 of 27 is 12.2 pixels, of 22 is 9.97.
-  EXPECT_EQ(changed(RandAugmentOp::translate_x, 30, true),
-            by([](Image& x) { translate(x, -12, 0); }));
-  EXPECT_EQ(changed(RandAugmentOp::translate_y, 30, false),
-            by([](Image& x) { translate(x, 0, 9); }));
-  EXPECT_EQ(changed(RandAugmentOp::posterize, 30, false), by([](Image& x) { posterize(x, 4); }));
-  EXPECT_EQ(changed(RandAugmentOp::posterize, 9, false), by([](Image& x) { posterize(x, 7); }));
-  EXPECT_EQ(changed(RandAugmentOp::solarize, 15, false), by([](Image& x) { solarize(x, 127.5); }));
-  for (int op = 0; op < kRandAugmentOps; ++op) {
-    const auto kind = static_cast<RandAugmentOp>(op);
-    if (kind == RandAugmentOp::autocontrast || kind == RandAugmentOp::equalize) continue;
-    EXPECT_EQ(changed(kind, 0, false), image.pixels) << op;
-    if (kind != RandAugmentOp::identity) {
-      EXPECT_NE(changed(kind, 30, false), image.pixels) << op;
+  for (const int64_t magnitude : {9, 14, 30}) {
+    for (const bool negative : {false, true}) {
+      Image result = image;
+      apply(c.op, magnitude, negative, result);
+      // What has no direction does the same in both.
+      const std::string direction = negative && c.is_signed ? "minus_" : "";
+      expect_image(result, std::string("rand_augment.") + c.name + "." + direction +
+                               std::to_string(magnitude));
     }
   }
+}
+
+INSTANTIATE_TEST_SUITE_P(, RandAugmentOps, ::testing::ValuesIn(kRandAugmentCases),
+                         [](const auto& info) { return info.param.name; });
+
+/// The batch that both mix, with targets.
+ImageBatch golden_batch(const GoldenFile& golden) {
+  ImageBatch batch;
+  batch.images = golden.bytes("batch.images").values;
+  batch.labels = golden.integers("batch.labels").values;
+  batch.rows = static_cast<int64_t>(batch.labels.size());
+  make_targets(batch, 4, 0.0);
+  return batch;
+}
+
+void expect_batch(const ImageBatch& batch, const GoldenFile& golden, const std::string& name) {
+  EXPECT_EQ(batch.images, golden.bytes(name + ".images").values) << name;
+  // Theirs are floats too, made of the one or the other share.
+  const Buffer<float> targets = golden.read<float>(name + ".targets");
+  EXPECT_THAT(batch.targets, testing::Pointwise(testing::FloatEq(), targets.values)) << name;
+}
+
+TEST(BatchMixing, IsTorchvisions) {
+  const GoldenFile golden("augmentations.safetensors");
+  const ImageSize size{22, 27};
+  ImageBatch mixed = golden_batch(golden), cut = mixed, corner = mixed;
+  mix(mixed, 0.7);
+  expect_batch(mixed, golden, "mixup");
+  cut_and_mix(cut, size, cut_around(size, 0.6, 13, 11));
+  expect_batch(cut, golden, "cutmix");
+  cut_and_mix(corner, size, cut_around(size, 0.3, 25, 2));
+  expect_batch(corner, golden, "cutmix.corner");
 }
 
 }  // namespace

@@ -257,6 +257,11 @@ TEST_F(ImageFiles, EvaluationResizesAndCuts) {
   EXPECT_EQ(view.choose({20, 24}).out, (ImageSize{12, 14}));
   EXPECT_EQ(view.choose({29, 24}).out, (ImageSize{14, 12}));
   EXPECT_EQ(view.choose({24, 24}).out, (ImageSize{12, 12}));
+  // Counted as damaged, not a crash for want of memory.
+  EXPECT_THAT(message_of<DamagedImage>([&] {
+                view.choose({1, 60000});
+              }),
+              HasSubstr("it is 60000 x 1 pixels, too long"));
   config.data.image.eval_resize = 0;
   const ImageEvaluation strict(images(), config);
   EXPECT_THAT(message_of<Error>([&] { strict.get(0); }), HasSubstr("data.image.eval_resize"));

@@ -131,6 +131,20 @@ TEST_F(ImageSetTest, ReadsIdx) {
   EXPECT_EQ(image.row(2)[3], 20 + 13);
 }
 
+TEST_F(ImageSetTest, SaysWhichClassHasNoImages) {
+  const std::string path = folder_ / "train-images-idx3-ubyte";
+  write_text(path, idx_of({3, 2, 2}, std::vector<uint8_t>(12)));
+  write_text(folder_ / "train-labels-idx1-ubyte", idx_of({3}, {2, 0, 3}));
+  const auto message = [&](int64_t classes) {
+    const auto images = open(DataSource::idx, {path}, 1, classes);
+    return message_of<UsageError>([&] { check_classes_have_images(*images); });
+  };
+  EXPECT_THAT(message(0), HasSubstr("no image of 1 of its 4 classes, such as class 1: "));
+  EXPECT_THAT(message(10), HasSubstr("no image of 7 of its 10 classes, such as class 1: "));
+  write_text(folder_ / "train-labels-idx1-ubyte", idx_of({3}, {2, 0, 1}));
+  check_classes_have_images(*open(DataSource::idx, {path}, 1));
+}
+
 TEST_F(ImageSetTest, IdxSaysWhatIsWrong) {
   const std::string path = folder_ / "t-images-idx3-ubyte",
                     labels = folder_ / "t-labels-idx1-ubyte";

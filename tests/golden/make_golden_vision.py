@@ -13,15 +13,21 @@ vit_*.safetensors: for the model of the YAML file of the same name, in float64,
     sums                   objective, cross-entropy of the label, count, correct, correct among five
     gradient.NAME          of the mean objective; matrices as products (see make_golden.py)
 augmentations.safetensors: bytes [H, W, channels]: `image`, what Pillow's resize makes of it
-(resize.*) and what torchvision's functions of images of bytes make of it (all else).
+(resize.*), what torchvision's RandAugment makes of it (rand_augment.OPERATION.MAGNITUDE, with minus
+where the direction is the other one) and what torchvision's functions of images of bytes make of
+it (all else); batch.images and .labels, and mixup.* and cutmix.* that torchvision makes of them.
 """
+
+import re
+from unittest import mock
 
 import numpy
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as T
 from PIL import Image
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandAugment, v2
+from torchvision.transforms.autoaugment import _apply_op
 
 import reference_lm as lm
 import reference_vit as vit
@@ -123,7 +129,46 @@ def augmentations():
     put("shear_x", affine([0, 0], [float(numpy.degrees(numpy.arctan(0.23))), 0.0]))
     put("shear_y", affine([0, 0], [0.0, float(numpy.degrees(numpy.arctan(-0.17)))]))
     put("translate", affine([5, -3], [0.0, 0.0]))
+    rand_augment(chw, put)
+    mixing(golden)
     golden.save(FOLDER / "augmentations.safetensors")
+
+
+def mixing(golden):
+    """MixUp and CutMix of a batch of three, with given instead of random numbers."""
+    batch = torch.stack([picture(golden, 22, 27) for _ in range(3)])
+    labels = torch.tensor([2, 0, 3])
+    golden.tensors["batch.images"] = batch
+    golden.tensors["batch.labels"] = labels.to(torch.int32)
+
+    def put(name, transform, share):
+        transform._dist.sample = lambda _: torch.tensor(share, dtype=torch.float64)
+        images, targets = transform(batch.permute(0, 3, 1, 2).to(torch.float32), labels)
+        # Ours are bytes.
+        golden.tensors[f"{name}.images"] = (images.permute(0, 2, 3, 1) + 0.5).to(
+            torch.uint8).contiguous()
+        golden.put(f"{name}.targets", targets)
+
+    put("mixup", v2.MixUp(num_classes=4), 0.7)
+    # In the middle, and cut off at a corner.
+    for name, share, middle in (("cutmix", 0.6, (13, 11)), ("cutmix.corner", 0.3, (25, 2))):
+        numbers = iter(middle)
+        with mock.patch("torch.randint", lambda *_, **__: torch.tensor([next(numbers)])):
+            put(name, v2.CutMix(num_classes=4), share)
+
+
+def rand_augment(chw, put):
+    """Every operation as torchvision's RandAugment applies it, at its own table of strengths."""
+    bins, height, width = 31, chw.shape[1], chw.shape[2]
+    table = RandAugment(num_magnitude_bins=bins)._augmentation_space(bins, (height, width))
+    for name, (strengths, is_signed) in table.items():
+        # TranslateX becomes translate_x.
+        own = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("auto_contrast", "autocontrast")
+        for magnitude in (9, 14, 30):
+            strength = float(strengths[magnitude]) if strengths.ndim > 0 else 0.0
+            for direction in (1, -1) if is_signed else (1,):
+                changed = _apply_op(chw, name, direction * strength, InterpolationMode.NEAREST, None)
+                put(f"rand_augment.{own}.{'minus_' if direction < 0 else ''}{magnitude}", changed)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,22 @@ INSTANTIATE_TEST_SUITE_P(Cases, GpuClassificationLoss,
                                            LossCase{300, 10, false, true},
                                            LossCase{5, 513, true, false}));
 
+TEST_F(GpuTest, NothingIsCorrectAmongNaNs) {
+  const Operand logits =
+      given("logits", {2, 7}, std::vector<double>(14, std::numeric_limits<double>::quiet_NaN()));
+  const Operand labels = integers("labels", {0, 3});
+  const Operand sums = given("sums", {class_sum_slots}, {0, 0, 0, 0, 0}, Role::accumulate);
+  const size_t bytes = gpu().classification_loss_workspace(2);
+  const DeviceMemory memory = gpu().allocate(bytes);
+  gpu().set_workspace({memory.get(), DType::f32, {static_cast<int64_t>(bytes / 4)}});
+  gpu().classification_loss(1.0, logits.on_gpu(), labels.on_gpu(), {}, sums.on_gpu(), {});
+  gpu().set_workspace({});
+  const std::vector<double> values = sums.gpu_values();
+  EXPECT_EQ(values[class_sum_count], 2.0);
+  EXPECT_EQ(values[class_sum_correct], 0.0);
+  EXPECT_EQ(values[class_sum_correct_of_5], 0.0);
+}
+
 TEST_F(GpuTest, ALabelThatIsNoClassIsReportedAtTheNextWait) {
   const Operand logits = normal("logits", {3, 4}), labels = integers("labels", {3, 4, -1});
   const Operand sums = given("sums", {class_sum_slots}, {0, 0, 0, 0, 0}, Role::accumulate);

@@ -186,7 +186,7 @@ TEST_F(GpuTest, GeluDerivativeOfEveryFiniteBfloat16) {
   const Operand dx = output("dx", {rows, 8});
   const Operand dweight = normal("dweight", {8, 8}, Role::accumulate);
   run([&](Ops& ops, const Pick& at) {
-    ops.linear_backward(at(x), at(weight), at(dy), Activation::gelu, at(z), at(dx), at(dweight),
+    ops.linear_backward(at(x), at(weight), at(dy), Activation::gelu, at(z), at(dx), at(dweight), {},
                         {});
   });
   std::vector<double> expected = values;

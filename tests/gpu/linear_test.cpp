@@ -57,10 +57,13 @@ TEST_P(GpuLinear, Backward) {
   const Operand dx = output("dx", {c.rows, c.in});
   const Operand dweight = normal("dweight", {c.out, c.in}, Role::accumulate);
   const Operand dbias = normal_if(c.bias, "dbias", {c.out}, Role::accumulate);
+  const bool sums_dx = c.bias && c.activation != Activation::none;
+  const Operand dbias_before = normal_if(sums_dx, "dbias_before", {c.in}, Role::accumulate);
+  const std::vector<double> at_first = sums_dx ? dbias_before.values() : std::vector<double>{};
   run(
       [&](Ops& ops, const Pick& at) {
         ops.linear_backward(at(x), at(weight), at(dy), c.activation, at(z), at(dx), at(dweight),
-                            at(dbias));
+                            at(dbias), at(dbias_before));
       },
       [&](const Ops& ops) { return ops.linear_backward_workspace(c.rows, c.in, c.out); });
   // With an activation the product is rounded once more before it is multiplied by the derivative,
@@ -74,6 +77,17 @@ TEST_P(GpuLinear, Backward) {
   expect_near(dx, tolerance);
   expect_near(dweight, summed(double(c.rows) + 1, x.largest() * dy.largest()));
   if (c.bias) expect_near(dbias, summed(double(c.rows) + 1, dy.largest()));
+  if (sums_dx) {
+    // Of dx as it is stored: a sum over its rows, on top of what was there.
+    const std::vector<double> of_dx = dx.gpu_values();
+    std::vector<double> expected = at_first;
+    double largest = 0.0;
+    for (size_t i = 0; i < of_dx.size(); ++i) {
+      expected[i % size_t(c.in)] += of_dx[i];
+      largest = std::max(largest, std::abs(of_dx[i]));
+    }
+    expect_near(dbias_before, expected, summed(double(c.rows) + 1, largest));
+  }
 }
 
 TEST_F(GpuTest, LinearWithoutInputGradient) {
@@ -81,7 +95,7 @@ TEST_F(GpuTest, LinearWithoutInputGradient) {
   const Operand dy = normal("dy", {24, 8});
   const Operand dweight = normal("dweight", {8, 16}, Role::accumulate);
   run([&](Ops& ops, const Pick& at) {
-    ops.linear_backward(at(x), at(weight), at(dy), Activation::none, {}, {}, at(dweight), {});
+    ops.linear_backward(at(x), at(weight), at(dy), Activation::none, {}, {}, at(dweight), {}, {});
   });
   expect_near(dweight, summed(25, x.largest() * dy.largest()));
 }

@@ -71,9 +71,12 @@ void GoldenLayers<Real>::check_linear(Activation activation) {
   const ExactWorkspace workspace(
       ops_, std::max(ops_.linear_backward_workspace(rows, hidden, dy.shape[1]),
                      ops_.linear_backward_workspace(rows, x.shape[1], hidden)));
+  // With an activation the first layer's bias gets its gradient from the second layer's backward.
+  const Tensor from_second = is_none ? Tensor{} : Tensor(dbias1);
   ops_.linear_backward(h, weight2, dy, activation, is_none ? Tensor{} : Tensor(pre), d_pre,
-                       dweight2, dbias2);
-  ops_.linear_backward(x, weight1, d_pre, Activation::none, {}, dx, dweight1, dbias1);
+                       dweight2, dbias2, from_second);
+  ops_.linear_backward(x, weight1, d_pre, Activation::none, {}, dx, dweight1,
+                       is_none ? Tensor(dbias1) : Tensor{}, {});
   expect("dx", dx);
   expect("dweight1", dweight1);
   expect("dbias1", dbias1);

@@ -180,6 +180,35 @@ TEST(VisionTransformer, LeavesAFrozenPatchEmbeddingAsItIs) {
   }
 }
 
+// A half that is dropped gets no gradient. The rate rises from 0 to model.stochastic_depth.
+TEST(VisionTransformer, DropsDeeperBlocksMoreOften) {
+  ModelConfig model = all_models()[1];
+  model.layers = 3;
+  model.stochastic_depth = 0.6;
+  model.dropout = 0.0;
+  const OneThread one_thread;  // tiny layers
+  constexpr int draws = 200;
+  std::vector<int> dropped(3);
+  for (uint64_t seed = 1; seed <= draws; ++seed) {
+    SmallVit<float> vit(model, normalisation(model), 1, seed);
+    RandomValues random(11);
+    ImageRows image = random_images(random, model, 1, false);
+    vit.zero_gradients();
+    vit.train(image);
+    for (ParameterId id = 0; id < vit.tensors(); ++id) {
+      const std::string& name = vit.table()[id].name;
+      if (!name.ends_with(".mlp.down.weight")) continue;
+      const std::vector<double> gradient = vit.gradient_values(id);
+      dropped[static_cast<size_t>(name.at(std::string("layers.").size()) - '0')] +=
+          std::all_of(gradient.begin(), gradient.end(), [](double x) { return x == 0.0; });
+    }
+  }
+  EXPECT_EQ(dropped[0], 0);
+  // Six standard deviations of as many coins.
+  EXPECT_NEAR(dropped[1], 0.3 * draws, 6.0 * std::sqrt(0.3 * 0.7 * draws));
+  EXPECT_NEAR(dropped[2], 0.6 * draws, 6.0 * std::sqrt(0.6 * 0.4 * draws));
+}
+
 // The gradient of a batch is the mean of its images': nothing couples them.
 TEST(VisionTransformer, ImagesOfABatchAreIndependent) {
   ModelConfig model = all_models()[1];

@@ -106,6 +106,21 @@ TEST(ClassificationLoss, TakesTheFirstOfEqualLogitsForTheLargest) {
   EXPECT_EQ(sums[class_sum_correct_of_5], 2.0);
 }
 
+TEST(ClassificationLoss, FindsNothingCorrectAmongNaNs) {
+  CpuOps<float> ops;
+  Buffer<float> logits({2, 7}), sums({class_sum_slots});
+  std::fill(logits.values.begin(), logits.values.end(), std::numeric_limits<float>::quiet_NaN());
+  logits[7 + 3] = 1.0F;
+  std::fill(sums.values.begin(), sums.values.end(), 0.0F);
+  Buffer<int32_t> labels({2});
+  labels[0] = 0, labels[1] = 3;
+  ops.classification_loss(1.0, logits, labels, {}, sums, {});
+  EXPECT_EQ(sums[class_sum_count], 2.0F);
+  EXPECT_EQ(sums[class_sum_correct], 0.0F);
+  EXPECT_EQ(sums[class_sum_correct_of_5], 0.0F);
+  EXPECT_TRUE(std::isnan(sums[class_sum_nll]));
+}
+
 TEST(ClassificationLoss, SurvivesLogitsOfAnySize) {
   CpuOps<float> ops;
   Buffer<float> logits({1, 3}), sums({class_sum_slots}), d_logits({1, 3});

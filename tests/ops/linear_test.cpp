@@ -71,9 +71,12 @@ TEST_P(LinearTest, BackwardIsTheGradient) {
   auto weight = random.normal<double>({c.out, c.in});
   auto bias = random.normal_if<double>(c.with_bias, {c.out});
   auto dy = random.normal<double>({c.rows, c.out});
-  Buffer<double> x({c.rows, c.in}), y({c.rows, c.out});
+  const bool activated = c.activation != Activation::none;
+  Buffer<double> x({c.rows, c.in}), y({c.rows, c.out}), bias_before({c.in});
+  std::fill(bias_before.values.begin(), bias_before.values.end(), 0.0);
   const auto loss = [&] {
-    for (int64_t i = 0; i < x.size(); ++i) x[i] = activate(c.activation, z[i]);
+    for (int64_t i = 0; i < x.size(); ++i)
+      x[i] = activate(c.activation, z[i] + bias_before[i % c.in]);
     ops.linear_forward(x, weight, bias, Activation::none, {}, y);
     return dot(y, dy);
   };
@@ -81,22 +84,29 @@ TEST_P(LinearTest, BackwardIsTheGradient) {
   Buffer<double> dx(x.shape);
   auto dweight = random.normal<double>(weight.shape);
   auto dbias = random.normal_if<double>(c.with_bias, {c.out});
-  const auto dweight_before = dweight, dbias_before = dbias;
+  auto d_bias_before = random.normal_if<double>(activated, {c.in});
+  const auto dweight_at_first = dweight, dbias_at_first = dbias,
+             d_bias_before_at_first = d_bias_before;
   ExactWorkspace workspace(ops, ops.linear_backward_workspace(c.rows, c.in, c.out));
-  ops.linear_backward(x, weight, dy, c.activation,
-                      c.activation == Activation::none ? Tensor{} : Tensor(z), dx, dweight, dbias);
+  ops.linear_backward(x, weight, dy, c.activation, activated ? Tensor(z) : Tensor{}, dx, dweight,
+                      dbias, d_bias_before);
   EXPECT_LT(relative_error(dx, numerical_gradient(z, loss)), gradient_tolerance);
-  EXPECT_LT(relative_error(added(dweight, dweight_before), numerical_gradient(weight, loss)),
+  EXPECT_LT(relative_error(added(dweight, dweight_at_first), numerical_gradient(weight, loss)),
             gradient_tolerance);
   if (c.with_bias) {
-    EXPECT_LT(relative_error(added(dbias, dbias_before), numerical_gradient(bias, loss)),
+    EXPECT_LT(relative_error(added(dbias, dbias_at_first), numerical_gradient(bias, loss)),
               gradient_tolerance);
   }
+  if (activated) {
+    EXPECT_LT(relative_error(added(d_bias_before, d_bias_before_at_first),
+                             numerical_gradient(bias_before, loss)),
+              gradient_tolerance);
+  }
+  loss();  // x as it was
   // Without dx the parameters' gradients are the same.
-  auto dweight_alone = dweight_before, dbias_alone = dbias_before;
-  ops.linear_backward(x, weight, dy, c.activation,
-                      c.activation == Activation::none ? Tensor{} : Tensor(z), {}, dweight_alone,
-                      dbias_alone);
+  auto dweight_alone = dweight_at_first, dbias_alone = dbias_at_first;
+  ops.linear_backward(x, weight, dy, c.activation, activated ? Tensor(z) : Tensor{}, {},
+                      dweight_alone, dbias_alone, {});
   EXPECT_TRUE(same_bits(dweight_alone, dweight));
   EXPECT_TRUE(same_bits(dbias_alone, dbias));
 }
@@ -120,12 +130,12 @@ TEST(Linear, BackwardInFloatAgreesWithDouble) {
       RandomValues random(3);
       auto z = random.normal<Real>({rows, in}), x = random.normal<Real>({rows, in});
       auto weight = random.normal<Real>({out, in}), dy = random.normal<Real>({rows, out});
-      Buffer<Real> dx(x.shape), dweight(weight.shape), dbias({out});
-      for (auto* sums : {&dweight, &dbias})
+      Buffer<Real> dx(x.shape), dweight(weight.shape), dbias({out}), dbias_before({in});
+      for (auto* sums : {&dweight, &dbias, &dbias_before})
         std::fill(sums->values.begin(), sums->values.end(), zero);
       ExactWorkspace workspace(ops, ops.linear_backward_workspace(rows, in, out));
-      ops.linear_backward(x, weight, dy, activation, z, dx, dweight, dbias);
-      return std::vector{dx, dweight, dbias};
+      ops.linear_backward(x, weight, dy, activation, z, dx, dweight, dbias, dbias_before);
+      return std::vector{dx, dweight, dbias, dbias_before};
     };
     const auto exact = run(0.0);
     const auto rounded = run(0.0F);
@@ -134,7 +144,7 @@ TEST(Linear, BackwardInFloatAgreesWithDouble) {
     EXPECT_LT(largest_difference(rounded[1], exact[1]), (rows + 3) * rows * 20 * float_roundoff);
     EXPECT_LT(largest_difference(rounded[2], exact[2]), (rows + 3) * rows * 5 * float_roundoff);
     // What is typical is far below the bound of what is possible.
-    for (int i = 0; i < 3; ++i) EXPECT_LT(relative_error(rounded[i], exact[i]), 2e-6);
+    for (int i = 0; i < 4; ++i) EXPECT_LT(relative_error(rounded[i], exact[i]), 2e-6);
   }
 }
 
@@ -144,17 +154,18 @@ TEST(Linear, IsTheSameForAnyThreadCount) {
   auto x = random.normal<float>({rows, in}), weight = random.normal<float>({out, in});
   auto bias = random.normal<float>({out}), dy = random.normal<float>({rows, out});
   auto z_in = random.normal<float>({rows, in});
-  const auto dweight_before = random.normal<float>({out, in});
-  const auto dbias_before = random.normal<float>({out});
+  const auto dweight_at_first = random.normal<float>({out, in});
+  const auto dbias_at_first = random.normal<float>({out});
+  const auto before_at_first = random.normal<float>({in});
   for (const Activation activation : {Activation::gelu, Activation::relu2}) {
     expect_same_bits_for_any_thread_count<float>([&] {
       CpuOps<float> ops;
       Buffer<float> y({rows, out}), z({rows, out}), dx({rows, in});
-      auto dweight = dweight_before, dbias = dbias_before;
+      auto dweight = dweight_at_first, dbias = dbias_at_first, d_bias_before = before_at_first;
       ExactWorkspace workspace(ops, ops.linear_backward_workspace(rows, in, out));
       ops.linear_forward(x, weight, bias, activation, z, y);
-      ops.linear_backward(x, weight, dy, activation, z_in, dx, dweight, dbias);
-      return std::vector{y, z, dx, dweight, dbias};
+      ops.linear_backward(x, weight, dy, activation, z_in, dx, dweight, dbias, d_bias_before);
+      return std::vector{y, z, dx, dweight, dbias, d_bias_before};
     });
   }
 }
@@ -165,7 +176,7 @@ TEST(Linear, RefusesAWorkspaceTooSmall) {
   auto x = random.normal<float>({40, 3}), weight = random.normal<float>({5, 3});
   auto dy = random.normal<float>({40, 5}), dweight = weight, dbias = random.normal<float>({5});
   const auto run = [&] {
-    ops.linear_backward(x, weight, dy, Activation::none, {}, {}, dweight, dbias);
+    ops.linear_backward(x, weight, dy, Activation::none, {}, {}, dweight, dbias, {});
   };
   EXPECT_THROW(run(), Error);
   ExactWorkspace workspace(ops, ops.linear_backward_workspace(40, 3, 5) - 4);

@@ -101,12 +101,24 @@ std::vector<Operation> operations() {
         {"pre_activation", floats({N, I})},
         {"dx", floats({N, I})},
         {"dweight", floats({C, I})},
-        {"dbias", width}},
+        {"dbias", width},
+        {"dbias_before", floats({I})}},
        [](PlanningOps& ops, const Arguments& a) {
          ops.linear_backward(a["x"], a["weight"], a["dy"], Activation::relu2, a["pre_activation"],
-                             a["dx"], a["dweight"], a["dbias"]);
+                             a["dx"], a["dweight"], a["dbias"], a["dbias_before"]);
        },
-       {"dx", "dbias"}},
+       {"dbias", "dbias_before"}},
+      {"linear_backward of the first layer",
+       {{"x", floats({N, I})},
+        {"weight", floats({C, I})},
+        {"dy", rows_by_width},
+        {"dx", floats({N, I})},
+        {"dweight", floats({C, I})}},
+       [](PlanningOps& ops, const Arguments& a) {
+         ops.linear_backward(a["x"], a["weight"], a["dy"], Activation::none, {}, a["dx"],
+                             a["dweight"], {}, {});
+       },
+       {"dx"}},
       {"swiglu_forward",
        {{"x", floats({N, 2 * F})}, {"y", floats({N, F})}},
        [](PlanningOps& ops, const Arguments& a) { ops.swiglu_forward(a["x"], a["y"]); },

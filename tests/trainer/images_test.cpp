@@ -113,6 +113,19 @@ TEST_F(ImageRun, SaysWhatIsWrongWithTheData) {
               HasSubstr("data.validation has other classes than data.train"));
 }
 
+TEST_F(ImageRun, SaysThatAClassIsNeverSeen) {
+  const std::string images = (folder() / "t-images-idx3-ubyte").string();
+  spill(images, idx_of({16, 8, 8}, std::vector<uint8_t>(16 * 64, 9)));
+  spill(folder() / "t-labels-idx1-ubyte",
+        idx_of({16}, {0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2}));
+  const ProcessResult result =
+      train_images({"--set", "data.source=idx", "data.train=[" + images + "]", "data.validation=[]",
+                    "eval.every=0", "model.vision.channels=1", "data.image.mean=[0.5]",
+                    "data.image.stddev=[0.5]", "augment.randaugment_ops=0"});
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_THAT(result.output(), HasSubstr("no image of 1 of its 3 classes, such as class 1"));
+}
+
 TEST_F(ImageRun, WarnsWhenARunGoesOnWithOtherImages) {
   train_well_images({"--set", "train.steps=4"});
   fs::remove(a_training_image());

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <chrono>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "config/reader.h"
 #include "data/image_loader.h"
+#include "data/loader_threads.h"
 #include "data/prefetcher.h"
 #include "tasks/image_classification.h"
 
@@ -25,11 +25,10 @@ void run(const std::string& path, const std::vector<std::string>& overrides, int
       open_image_set(config.data.source, config.data.train, config.model.vision.channels, 0);
   config.model.vision.classes = static_cast<int64_t>(images->class_names().size());
   const ShuffledImages loader(images, config);
-  const auto workers = config.data.workers > 0
-                           ? static_cast<int>(config.data.workers)
-                           : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const int workers = loader_threads(config.data, SingleProcess().cores());
   Prefetcher<ImageBatch> batches([&](int64_t number) { return loader.get(number); }, 0,
-                                 std::max<int64_t>(config.data.prefetch, workers), workers, steps);
+                                 prefetch_depth(config.data, SingleProcess().cores(), 1), workers,
+                                 steps);
   // Until every thread has made a batch, threads start and files are read for the first time.
   const int64_t first = std::min<int64_t>(workers, steps - 1);
   for (int64_t step = 0; step < first; ++step) batches.next();

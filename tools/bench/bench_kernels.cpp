@@ -300,7 +300,14 @@ void bench_activation(Bench& bench, Pool& pool, CudaOps& ops) {
     kernels::gelu_forward(bf16_pointer(x[i]), bf16_pointer(y[i]), rows * hidden, ops.stream());
   });
   bench.run("gelu backward", 3 * hidden_bytes, sets, [&](int i) {
-    kernels::gelu_backward(bf16_pointer(x[i]), bf16_pointer(y[i]), rows * hidden, ops.stream());
+    kernels::gelu_backward(bf16_pointer(x[i]), bf16_pointer(y[i]), rows, hidden, nullptr, nullptr,
+                           ops.stream());
+  });
+  const Tensor partials_of_dx =
+      pool.statistics({kernels::activation_backward_partials(rows, hidden)});
+  bench.run("gelu backward, bias gradient", 3 * hidden_bytes, sets, [&](int i) {
+    kernels::gelu_backward(bf16_pointer(x[i]), bf16_pointer(y[i]), rows, hidden, sums.as<float>(),
+                           partials_of_dx.as<float>(), ops.stream());
   });
   bench.run("bias gradient", hidden_bytes, sets, [&](int i) {
     kernels::add_column_sums(bf16_pointer(x[i]), rows, hidden, sums.as<float>(),

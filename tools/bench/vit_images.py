@@ -18,6 +18,8 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Both sides wait for the device after as many steps, and are timed from one wait to the next.
+LOG_EVERY = 5
 # What timm's side does not do.
 PLAIN = ["model.stochastic_depth=0", "optimizer.ema_decay=0", "optimizer.clip_norm=0"]
 
@@ -33,7 +35,7 @@ def time_trainer(build, config, batch, steps, folder, settings):
     command = [str(build / "trainer"), "--config", str(ROOT / "configs" / f"{config}.yaml"),
                "--device", "cuda", "--set", f"run.dir={run}", f"train.steps={steps}",
                "schedule.warmup_steps=1", f"train.global_batch={batch}",
-               f"train.micro_batch={batch}", "log.every=5", "log.diagnostics=false",
+               f"train.micro_batch={batch}", f"log.every={LOG_EVERY}", "log.diagnostics=false",
                "log.tensorboard=false", "eval.every=0", "data.validation=[]",
                f"checkpoint.every={10 * steps}", *PLAIN, *settings]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -58,16 +60,17 @@ def time_timm(batch, steps):
     images = torch.randn(batch, 3, 224, 224, device="cuda")
     labels = torch.randint(1000, (batch,), device="cuda")
     seconds = []
-    for _ in range(steps):
+    for _ in range(steps // LOG_EVERY):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = F.cross_entropy(compiled(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for _ in range(LOG_EVERY):
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = F.cross_entropy(compiled(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / LOG_EVERY)
     return batch / median(seconds[len(seconds) // 2:])
 
 

@@ -41,7 +41,9 @@ void CpuOps<Real>::classification_loss(double gradient_scale, const Tensor& logi
       for (int64_t j = 0; j < classes; ++j) objective += t[j] * (log_z - x[j]);
     }
     int64_t larger = 0;
-    for (int64_t j = 0; j < classes; ++j) larger += x[j] > x[own] || (x[j] == x[own] && j < own);
+    // Written so that nothing is right about a logit that is no number.
+    for (int64_t j = 0; j < classes; ++j)
+      larger += !(x[j] <= x[own]) || (x[j] == x[own] && j < own);
     totals[class_sum_objective] += objective;
     totals[class_sum_nll] += log_z - x[own];
     totals[class_sum_count] += 1.0;

@@ -42,6 +42,22 @@ void multiply_by_derivative(const Real* pre_activation, int64_t count, Real* dx)
   });
 }
 
+/// sums[c] += sum over rows of x [rows, width], with chunks' sums in `partials`.
+template <typename Real>
+void add_column_sums(const Real* x, int64_t rows, int64_t width, Real* partials, Real* result) {
+  const RowChunks chunks(rows);
+  chunks.for_each([=](int64_t chunk, int64_t begin, int64_t end) {
+    Real* sums = partials + chunk * width;
+    std::fill_n(sums, width, Real(0));
+    for (int64_t n = begin; n < end; ++n) {
+      const Real* row = x + n * width;
+#pragma omp simd
+      for (int64_t c = 0; c < width; ++c) sums[c] += row[c];
+    }
+  });
+  add_partials(partials, chunks.count, width, width, result);
+}
+
 }  // namespace
 
 template <typename Real>
@@ -70,25 +86,16 @@ void CpuOps<Real>::linear_forward(const Tensor& x, const Tensor& weight, const T
 template <typename Real>
 void CpuOps<Real>::linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                                    Activation activation, const Tensor& pre_activation,
-                                   const Tensor& dx, const Tensor& dweight, const Tensor& dbias) {
+                                   const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
+                                   const Tensor& dbias_before) {
   const int64_t rows = x.rows(), in = weight.columns(), out = weight.rows();
   const Real* dout = dy.as<Real>();
   gemm<Real>(Transpose::yes, Transpose::no, out, in, rows, 1, dout, out, x.as<Real>(), in, 1,
              dweight.as<Real>(), in);
-  if (dbias) {
-    const RowChunks chunks(rows);
-    Real* partials = scratch<Real>(workspace_, chunks.count * out, "linear_backward");
-    chunks.for_each([=](int64_t chunk, int64_t begin, int64_t end) {
-      Real* sums = partials + chunk * out;
-      std::fill_n(sums, out, Real(0));
-      for (int64_t n = begin; n < end; ++n) {
-        const Real* row = dout + n * out;
-#pragma omp simd
-        for (int64_t o = 0; o < out; ++o) sums[o] += row[o];
-      }
-    });
-    add_partials(partials, chunks.count, out, out, dbias.as<Real>());
-  }
+  const auto partials = [&](int64_t width) {
+    return scratch<Real>(workspace_, RowChunks(rows).count * width, "linear_backward");
+  };
+  if (dbias) add_column_sums(dout, rows, out, partials(out), dbias.as<Real>());
   if (!dx) return;
   Real* gradient = dx.as<Real>();
   gemm<Real>(Transpose::no, Transpose::no, rows, in, out, 1, dout, out, weight.as<Real>(), in, 0,
@@ -103,19 +110,20 @@ void CpuOps<Real>::linear_backward(const Tensor& x, const Tensor& weight, const 
       multiply_by_derivative<Relu2>(pre_activation.as<Real>(), rows * in, gradient);
       break;
   }
+  if (dbias_before) add_column_sums(gradient, rows, in, partials(in), dbias_before.as<Real>());
 }
 
 template <typename Real>
-size_t CpuOps<Real>::linear_backward_workspace(int64_t rows, int64_t, int64_t out) const {
-  return RowChunks(rows).count * out * sizeof(Real);
+size_t CpuOps<Real>::linear_backward_workspace(int64_t rows, int64_t in, int64_t out) const {
+  return RowChunks(rows).count * std::max(in, out) * sizeof(Real);
 }
 
-#define SIGTRAIN_INSTANTIATE(Real)                                                         \
-  template void CpuOps<Real>::linear_forward(const Tensor&, const Tensor&, const Tensor&,  \
-                                             Activation, const Tensor&, const Tensor&);    \
-  template void CpuOps<Real>::linear_backward(const Tensor&, const Tensor&, const Tensor&, \
-                                              Activation, const Tensor&, const Tensor&,    \
-                                              const Tensor&, const Tensor&);               \
+#define SIGTRAIN_INSTANTIATE(Real)                                                          \
+  template void CpuOps<Real>::linear_forward(const Tensor&, const Tensor&, const Tensor&,   \
+                                             Activation, const Tensor&, const Tensor&);     \
+  template void CpuOps<Real>::linear_backward(const Tensor&, const Tensor&, const Tensor&,  \
+                                              Activation, const Tensor&, const Tensor&,     \
+                                              const Tensor&, const Tensor&, const Tensor&); \
   template size_t CpuOps<Real>::linear_backward_workspace(int64_t, int64_t, int64_t) const;
 SIGTRAIN_INSTANTIATE(float)
 SIGTRAIN_INSTANTIATE(double)

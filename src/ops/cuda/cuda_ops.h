@@ -67,7 +67,8 @@ class CudaOps final : public Ops {
                       const Tensor& y) override;
   void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                        Activation activation, const Tensor& pre_activation, const Tensor& dx,
-                       const Tensor& dweight, const Tensor& dbias) override;
+                       const Tensor& dweight, const Tensor& dbias,
+                       const Tensor& dbias_before) override;
   size_t linear_backward_workspace(int64_t rows, int64_t in, int64_t out) const override;
   void activation_forward(Activation activation, const Tensor& x, const Tensor& y) override;
   void swiglu_forward(const Tensor& x, const Tensor& y) override;

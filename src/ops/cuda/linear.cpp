@@ -9,9 +9,14 @@
 namespace sigtrain {
 namespace {
 
-float* bias_partials(Scratch& scratch, int64_t rows, int64_t out) {
-  return scratch.take<float>(kernels::column_sum_partials(rows, out));
-}
+/// For the sums over rows of dy [rows, out] and of dx [rows, in].
+struct BiasPartials {
+  BiasPartials() = default;
+  BiasPartials(Scratch& scratch, int64_t rows, int64_t in, int64_t out)
+      : of_dy(scratch.take<float>(kernels::column_sum_partials(rows, out))),
+        of_dx(scratch.take<float>(kernels::activation_backward_partials(rows, in))) {}
+  float *of_dy = nullptr, *of_dx = nullptr;
+};
 
 }  // namespace
 
@@ -50,8 +55,14 @@ void CudaOps::activation_forward(Activation activation, const Tensor& x, const T
 
 void CudaOps::linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                               Activation activation, const Tensor& pre_activation, const Tensor& dx,
-                              const Tensor& dweight, const Tensor& dbias) {
+                              const Tensor& dweight, const Tensor& dbias,
+                              const Tensor& dbias_before) {
   const int64_t rows = x.rows(), in = weight.columns(), out = weight.rows();
+  BiasPartials partials;
+  if (dbias || dbias_before) {
+    Scratch scratch(workspace_, "linear_backward");
+    partials = BiasPartials(scratch, rows, in, out);
+  }
   if (dx) {
     MatmulCall product;
     product.m = rows, product.n = in, product.k = out;
@@ -63,10 +74,12 @@ void CudaOps::linear_backward(const Tensor& x, const Tensor& weight, const Tenso
       case Activation::none:
         break;
       case Activation::gelu:
-        kernels::gelu_backward(bf16_pointer(pre_activation), bf16_pointer(dx), rows * in, stream_);
+        kernels::gelu_backward(bf16_pointer(pre_activation), bf16_pointer(dx), rows, in,
+                               dbias_before.as<float>(), partials.of_dx, stream_);
         break;
       case Activation::relu2:
-        kernels::relu2_backward(bf16_pointer(pre_activation), bf16_pointer(dx), rows * in, stream_);
+        kernels::relu2_backward(bf16_pointer(pre_activation), bf16_pointer(dx), rows, in,
+                                dbias_before.as<float>(), partials.of_dx, stream_);
         break;
     }
   }
@@ -80,16 +93,15 @@ void CudaOps::linear_backward(const Tensor& x, const Tensor& weight, const Tenso
   product.accumulate = true;
   (*matmul_)(product);
   if (dbias) {
-    Scratch scratch(workspace_, "linear_backward");
-    kernels::add_column_sums(bf16_pointer(dy), rows, out, dbias.as<float>(),
-                             bias_partials(scratch, rows, out), stream_);
+    kernels::add_column_sums(bf16_pointer(dy), rows, out, dbias.as<float>(), partials.of_dy,
+                             stream_);
   }
   check_launch("linear_backward");
 }
 
-size_t CudaOps::linear_backward_workspace(int64_t rows, int64_t, int64_t out) const {
+size_t CudaOps::linear_backward_workspace(int64_t rows, int64_t in, int64_t out) const {
   Scratch scratch;
-  bias_partials(scratch, rows, out);
+  BiasPartials(scratch, rows, in, out);
   return scratch.bytes();
 }
 
