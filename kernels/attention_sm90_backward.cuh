@@ -58,6 +58,12 @@ struct BackwardTilingSm90 {
   /// of the columns at 128.
   static constexpr int dq_part = 64 * 64, dq_bytes = dq_part * 4;
   static_assert(queries * HeadDim == consumers * dq_part);
+  /// Each warp of a consumer gives one part of the sum of dS.
+  static constexpr int bias_parts = consumers * 4;
+  /// Deterministic: whether a share's arrival is waited for and told of only when the next one is
+  /// on its way. It takes about as long as a step at head_dim 128; at 64 steps are longer, and
+  /// those who wait for it gain by hearing of it at once.
+  static constexpr bool tells_late = HeadDim == 128;
   static constexpr int statistics_bytes = queries * 8;
   static constexpr int barriers = 2 + 2 * q_stages + 2 * d_out_stages + 2 * consumers;
   static constexpr int shared_bytes =
@@ -110,12 +116,20 @@ struct BackwardWorkSm90 {
   TileOrder order;       // of tiles of keys, by (sequence, key head)
   float* dq_sums;        // [batch, heads, query_tiles, consumers, 64, 64], columns swizzled
   float* statistics;     // softmax: [batch, heads, query_tiles * queries, 2]
-  float* bias_partials;  // [heads, batch, key_tiles, 8]: a warp's sum of dS
+  float* bias_partials;  // [heads, batch, key_tiles, bias_parts]: a warp's sum of dS
   int* turns;  // deterministic: [batch, heads, query_tiles, consumers]: shares added so far
   int query_tiles, key_tiles;
 
   __device__ int64_t query_tile(int batch, int head, int tile) const {
     return (static_cast<int64_t>(batch) * call.forward.shape.heads + head) * query_tiles + tile;
+  }
+  /// Where the first of a tile's parts of d_head_bias[head] goes.
+  template <typename Tiling>
+  __device__ float* bias_parts(const WorkTile& at, int head) const {
+    return bias_partials +
+           ((static_cast<int64_t>(head) * call.forward.shape.batch + at.batch) * key_tiles +
+            at.tile) *
+               Tiling::bias_parts;
   }
 };
 
@@ -141,6 +155,11 @@ struct KeyTileWork {
   }
   __device__ int query_tile(int step) const {
     return tiles.begin + (group == 1 ? step : step % (tiles.end - tiles.begin));
+  }
+  /// How many shares are added to the sums of a tile of queries before this tile of keys'.
+  __device__ int turn(int query_tile) const {
+    return at.tile -
+           band.key_tiles(query_tile * Tiling::queries, Tiling::queries, Tiling::keys).begin;
   }
 };
 
@@ -197,6 +216,12 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
   const SharedAddress from = shared.dq + consumer * Tiling::dq_bytes;
   const bool deterministic = work.call.deterministic;
   RingPlace<1> place;
+  int* arriving = nullptr;  // where to tell of the share that is on its way
+  const auto tell = [&] {
+    fence_async_global();
+    add_release(arriving, 1);
+    arriving = nullptr;
+  };
   for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const KeyTileWork<Tiling> tile(work, ticket);
     for (int step = 0; step < tile.steps(); ++step, place.advance()) {
@@ -204,25 +229,42 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
       const int64_t part =
           work.query_tile(tile.at.batch, tile.head(step), query_tile) * Tiling::consumers +
           consumer;
-      barrier_wait(shared.dq_full(consumer), place.parity);
       if (deterministic) {
-        const int first =
-            tile.band.key_tiles(query_tile * Tiling::queries, Tiling::queries, Tiling::keys).begin;
-        while (load_acquire(work.turns + part) != tile.at.tile - first) {
+        const int turn = tile.turn(query_tile);
+        if (load_acquire(work.turns + part) != turn) {
+          // Nobody may wait for a share of this block while this one waits for another block's.
+          if (arriving) {
+            bulk_wait();
+            tell();
+          }
+          while (load_acquire(work.turns + part) != turn) {
+          }
         }
+        // The copy engine is a proxy of its own, and what it added for another block belongs before
+        // what it will add for this one. One proxy keeps its order within a block only (PTX ISA,
+        // proxy-preserved base causality order): so both sides of a turn have a proxy fence.
+        fence_async_global();
       }
+      barrier_wait(shared.dq_full(consumer), place.parity);
       add_bulk(work.dq_sums + part * Tiling::dq_part, from, Tiling::dq_bytes);
       bulk_commit();
+      if (arriving) {
+        bulk_wait<1>();
+        tell();
+      }
       bulk_wait_read();
       barrier_arrive(shared.dq_empty(consumer));
       if (deterministic) {
-        // The next share may come when this one has arrived. (To tell of it only while the own next
-        // one is on its way was slower: it makes the blocks of a head follow each other further
-        // apart.)
-        bulk_wait();
-        fence_async_global();
-        add_release(work.turns + part, 1);
+        arriving = work.turns + part;
+        if (!Tiling::tells_late) {
+          bulk_wait();
+          tell();
+        }
       }
+    }
+    if (arriving) {
+      bulk_wait();
+      tell();
     }
   }
   bulk_wait();
@@ -403,12 +445,7 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
       if (call.d_head_bias && (step + 1 == steps || tile.head(step + 1) != head)) {
         const float sum = sum_lanes<31>(bias_sum);
         bias_sum = 0.0f;
-        if (speaks)
-          work.bias_partials[((static_cast<int64_t>(head) * shape.batch + tile.at.batch) *
-                                  work.key_tiles +
-                              tile.at.tile) *
-                                 8 +
-                             consumer * 4 + warp] = sum;
+        if (speaks) work.template bias_parts<Tiling>(tile.at, head)[consumer * 4 + warp] = sum;
       }
       q.advance();
     }
@@ -418,12 +455,8 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
       barrier_arrive(shared.q_empty((q.index + Tiling::q_stages - 1) % Tiling::q_stages));
     if (call.d_head_bias && steps == 0 && speaks) {
       for (int i = 0; i < tile.group; ++i)
-        work.bias_partials[((static_cast<int64_t>(tile.at.head * tile.group + i) * shape.batch +
-                             tile.at.batch) *
-                                work.key_tiles +
-                            tile.at.tile) *
-                               8 +
-                           consumer * 4 + warp] = 0.0f;
+        work.template bias_parts<Tiling>(tile.at,
+                                         tile.at.head * tile.group + i)[consumer * 4 + warp] = 0.0f;
     }
 
     // The keys and values, which nobody reads any more, are the way to bulk writes.
