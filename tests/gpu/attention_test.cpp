@@ -2,6 +2,7 @@
 // (AttentionOnGpu), and some of them among guarded tensors with a workspace of exactly the size
 // asked for, element by element (GuardedAttention).
 #include "gpu_testing.h"
+#include "kernels/attention_checks.h"
 #include "tools/bench/attention_cases.h"
 
 namespace sigtrain {
@@ -228,6 +229,19 @@ std::vector<GuardedCase> guarded_cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GuardedAttention, ::testing::ValuesIn(guarded_cases()));
+
+TEST(AttentionCounts, MoreThanALaunchCountsIsRefused) {
+  kernels::AttentionShape shape{};
+  shape.batch = shape.heads = 65535;
+  shape.seq_len = 16;
+  EXPECT_THROW(kernels::check_counts(shape), Error);  // 65535^2 tiles
+  shape.heads = 12;
+  EXPECT_NO_THROW(kernels::check_counts(shape));
+  shape.batch = 65536;
+  EXPECT_THROW(kernels::check_counts(shape), Error);
+  std::swap(shape.batch, shape.heads);
+  EXPECT_THROW(kernels::check_counts(shape), Error);
+}
 
 TEST_F(GpuTest, AttentionRejectsOtherHeadDimensions) {
   const Operand qkv = normal("qkv", {4, 120}), out = output("out", {4, 40});
