@@ -6,22 +6,27 @@
 #include "launch.h"
 
 namespace sigtrain::kernels {
+namespace {
+
+AttentionImpl fastest(const AttentionShape& shape) {
+  // Short sequences fill tiles of 128 or 192 positions badly (measured at ViT's 197).
+  const bool fills_tiles = shape.head_dim != 64 || shape.seq_len >= 256;
+  return attention_can_use_sm90(shape) && fills_tiles ? AttentionImpl::sm90 : AttentionImpl::sm80;
+}
+
+}  // namespace
 
 bool attention_can_use_sm90(const AttentionShape& shape) {
   return device_limits().compute_capability == 90 && attention_sm90_supports(shape);
 }
 
 AttentionImpl attention_forward_impl(const AttentionShape& shape, AttentionImpl impl) {
-  if (impl != AttentionImpl::automatic) return impl;
-  // Short sequences fill tiles of 192 queries and 128 keys badly (measured at ViT's 197 positions).
-  const bool fills_tiles = shape.head_dim != 64 || shape.seq_len >= 256;
-  return attention_can_use_sm90(shape) && fills_tiles ? AttentionImpl::sm90 : AttentionImpl::sm80;
+  return impl != AttentionImpl::automatic ? impl : fastest(shape);
 }
 
 AttentionImpl attention_backward_impl(const AttentionShape& shape, AttentionImpl impl) {
   if (!attention_sm90_supports_backward(shape)) return AttentionImpl::sm80;
-  if (impl != AttentionImpl::automatic) return impl;
-  return attention_can_use_sm90(shape) ? AttentionImpl::sm90 : AttentionImpl::sm80;
+  return impl != AttentionImpl::automatic ? impl : fastest(shape);
 }
 
 size_t attention_backward_workspace(const AttentionShape& shape, AttentionImpl impl) {

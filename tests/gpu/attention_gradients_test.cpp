@@ -65,6 +65,9 @@ TEST_F(AttentionGradients, OfTwelveLayersAreWithinOnePercentOfWhatBf16Allows) {
 
     SmallLm<float, CudaOps> gpu(model, batch, {}, seed);
     auto& ops = dynamic_cast<CudaOps&>(gpu.ops());
+    // Enough for the kernels that are not chosen too.
+    const DeviceMemory workspace = ops.allocate(size_t{16} << 20);
+    ops.set_workspace({workspace.get(), DType::f32, {int64_t{4} << 20}});
     kernels::AttentionShape shape{};
     shape.head_dim = static_cast<int>(head_dim);
     for (const auto impl : {kernels::AttentionImpl::sm80, kernels::AttentionImpl::sm90}) {
