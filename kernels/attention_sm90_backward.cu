@@ -24,7 +24,7 @@ class BackwardLayoutSm90 {
     dq_sums = parts_.take<float>(heads * query_tiles * Tiling::queries * HeadDim);
     turns = parts_.take<int>(heads * query_tiles * Tiling::consumers);
     cleared_bytes = parts_.bytes();
-    bias_partials = parts_.take<float>(heads * key_tiles * 8);
+    bias_partials = parts_.take<float>(heads * key_tiles * Tiling::bias_parts);
     statistics = parts_.take<float>(shape.softmax ? heads * query_tiles * Tiling::queries * 2 : 0);
   }
   size_t bytes() const { return parts_.bytes(); }
@@ -48,6 +48,27 @@ __global__ void __launch_bounds__(256)
   if (lane == 0) reinterpret_cast<float2*>(statistics)[batch_head * padded + query] = found;
 }
 
+/// How many (sequence, key head) pairs share the device at a time.
+template <int HeadDim>
+int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic) {
+  const int pairs = shape.batch * shape.kv_heads;
+  if (!deterministic) {
+    // What tiles of one head share is queries, d_out and sums of dQ: they should stay in L2.
+    const int64_t shared = int64_t{8} * shape.seq_len * HeadDim * (shape.heads / shape.kv_heads);
+    return shape.causal ? static_cast<int>(std::clamp<int64_t>((24 << 20) / shared, 1, pairs)) : 1;
+  }
+  // Blocks of one pair follow each other through its queries, and each runs later than the one in
+  // front of it by what a share takes to arrive, a step or two. While few blocks work on a pair
+  // that is a delay at the beginning; where they are as many as a third of the pair's tiles, those
+  // that draw the next tiles catch up with the last ones. (They pass by the same queries shortly
+  // after one another, so that the rest of the pair need not be in L2.) Under a causal mask blocks
+  // also have to wait for each other where they begin, at their keys' positions. Factors were
+  // measured; groups are equal, so that the last one fills the device too.
+  const int64_t wanted =
+      ceil_div(int64_t{device_limits().multiprocessors} * (shape.causal ? 12 : 4), key_tiles);
+  return static_cast<int>(ceil_div(pairs, ceil_div(pairs, wanted)));
+}
+
 template <template <int, bool> typename Gradient, int HeadDim, bool Alibi>
 void launch(const AttentionBackward& call, cudaStream_t stream) {
   using Tiling = BackwardTilingSm90<HeadDim>;
@@ -67,13 +88,11 @@ void launch(const AttentionBackward& call, cudaStream_t stream) {
   work.statistics = layout.statistics;
   work.bias_partials = layout.bias_partials;
   work.turns = layout.turns;
-  // What tiles of one head share is queries, d_out and sums of dQ.
-  const int pairs = shape.batch * shape.kv_heads;
-  const int64_t shared = int64_t{8} * shape.seq_len * HeadDim * (shape.heads / shape.kv_heads);
-  const int in_l2 = static_cast<int>(std::clamp<int64_t>((24 << 20) / shared, 1, pairs));
-  work.order = {work.key_tiles, shape.kv_heads, pairs, shape.causal ? in_l2 : 1, true};
+  work.order = {work.key_tiles, shape.kv_heads, shape.batch * shape.kv_heads,
+                pairs_at_once<HeadDim>(shape, work.key_tiles, call.deterministic), true};
 
-  cudaMemsetAsync(call.workspace, 0, layout.cleared_bytes, stream);
+  const cudaError_t cleared = cudaMemsetAsync(call.workspace, 0, layout.cleared_bytes, stream);
+  if (cleared != cudaSuccess) reject_clearing(layout.cleared_bytes, cudaGetErrorString(cleared));
   if (shape.softmax) {
     const int padded = work.query_tiles * Tiling::queries;
     attention_sm90_statistics_kernel<HeadDim>
@@ -88,7 +107,7 @@ void launch(const AttentionBackward& call, cudaStream_t stream) {
   attention_sm90_round_dq_kernel<HeadDim><<<grid_size(chunks, 256, 8), 256, 0, stream>>>(work);
   if (call.d_head_bias)
     attention_backward_bias_kernel<<<shape.heads, bias_threads, 0, stream>>>(
-        work.bias_partials, shape.batch * work.key_tiles * 8, call.d_head_bias);
+        work.bias_partials, shape.batch * work.key_tiles * Tiling::bias_parts, call.d_head_bias);
 }
 
 template <template <int, bool> typename Gradient, int HeadDim>

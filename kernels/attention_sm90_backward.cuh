@@ -16,6 +16,8 @@
 //     issue dV_i; meet the other consumer; issue dQ_i, dK_i
 //     wait for dV_i and dQ_i; hand dQ_i on          dK_i runs
 //
+// At head_dim 64 it is dQ_{i-1} whose turn comes there, and nobody waits for the other consumer.
+//
 // (The loop holds each product once, and only dK is under way from one turn to the next: else ptxas
 // copies accumulators, or sees no order in the products and runs them one at a time.)
 //
@@ -58,8 +60,20 @@ struct BackwardTilingSm90 {
   /// of the columns at 128.
   static constexpr int dq_part = 64 * 64, dq_bytes = dq_part * 4;
   static_assert(queries * HeadDim == consumers * dq_part);
+  static_assert(d_out_stages == 2 && ds_buffers == 2);  // consume() counts so
+  /// Whether dQ is computed a step late. Then the consumers need not meet in every step, and while
+  /// one exponentiates, which takes longest at head_dim 64, the other has products running. At 128
+  /// it was slower.
+  static constexpr bool dq_lags = HeadDim == 64;
+  /// Each warp of a consumer gives one part of the sum of dS.
+  static constexpr int bias_parts = consumers * 4;
+  /// Deterministic: whether a share's arrival is waited for and told of only when the next one is
+  /// on its way. It takes about as long as a step at head_dim 128; at 64 steps are longer, and
+  /// those who wait for it gain by hearing of it at once.
+  static constexpr bool tells_late = HeadDim == 128;
   static constexpr int statistics_bytes = queries * 8;
-  static constexpr int barriers = 2 + 2 * q_stages + 2 * d_out_stages + 2 * consumers;
+  static constexpr int barriers =
+      2 + 2 * q_stages + 2 * d_out_stages + 2 * consumers + 2 * ds_buffers;
   static constexpr int shared_bytes =
       2 * kv_bytes + q_stages * q_bytes + d_out_stages * q_bytes + ds_buffers * ds_bytes +
       consumers * dq_bytes + q_stages * statistics_bytes + barriers * 8 + TicketDesk::shared_bytes;
@@ -96,6 +110,12 @@ struct BackwardShared {
   __device__ SharedAddress dq_empty(int consumer) const {
     return dq_full(Tiling::consumers + consumer);
   }
+  __device__ SharedAddress ds_full(int buffer) const {
+    return dq_full(2 * Tiling::consumers + buffer);
+  }
+  __device__ SharedAddress ds_empty(int buffer) const {
+    return ds_full(Tiling::ds_buffers + buffer);
+  }
   __device__ TicketDesk ticket_desk() const { return TicketDesk(barriers + Tiling::barriers * 8); }
 };
 
@@ -110,12 +130,20 @@ struct BackwardWorkSm90 {
   TileOrder order;       // of tiles of keys, by (sequence, key head)
   float* dq_sums;        // [batch, heads, query_tiles, consumers, 64, 64], columns swizzled
   float* statistics;     // softmax: [batch, heads, query_tiles * queries, 2]
-  float* bias_partials;  // [heads, batch, key_tiles, 8]: a warp's sum of dS
+  float* bias_partials;  // [heads, batch, key_tiles, bias_parts]: a warp's sum of dS
   int* turns;  // deterministic: [batch, heads, query_tiles, consumers]: shares added so far
   int query_tiles, key_tiles;
 
   __device__ int64_t query_tile(int batch, int head, int tile) const {
     return (static_cast<int64_t>(batch) * call.forward.shape.heads + head) * query_tiles + tile;
+  }
+  /// Where the first of a tile's parts of d_head_bias[head] goes.
+  template <typename Tiling>
+  __device__ float* bias_parts(const WorkTile& at, int head) const {
+    return bias_partials +
+           ((static_cast<int64_t>(head) * call.forward.shape.batch + at.batch) * key_tiles +
+            at.tile) *
+               Tiling::bias_parts;
   }
 };
 
@@ -141,6 +169,11 @@ struct KeyTileWork {
   }
   __device__ int query_tile(int step) const {
     return tiles.begin + (group == 1 ? step : step % (tiles.end - tiles.begin));
+  }
+  /// How many shares are added to the sums of a tile of queries before this tile of keys'.
+  __device__ int turn(int query_tile) const {
+    return at.tile -
+           band.key_tiles(query_tile * Tiling::queries, Tiling::queries, Tiling::keys).begin;
   }
 };
 
@@ -197,6 +230,12 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
   const SharedAddress from = shared.dq + consumer * Tiling::dq_bytes;
   const bool deterministic = work.call.deterministic;
   RingPlace<1> place;
+  int* arriving = nullptr;  // where to tell of the share that is on its way
+  const auto tell = [&] {
+    fence_async_global();
+    add_release(arriving, 1);
+    arriving = nullptr;
+  };
   for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const KeyTileWork<Tiling> tile(work, ticket);
     for (int step = 0; step < tile.steps(); ++step, place.advance()) {
@@ -204,25 +243,42 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
       const int64_t part =
           work.query_tile(tile.at.batch, tile.head(step), query_tile) * Tiling::consumers +
           consumer;
-      barrier_wait(shared.dq_full(consumer), place.parity);
       if (deterministic) {
-        const int first =
-            tile.band.key_tiles(query_tile * Tiling::queries, Tiling::queries, Tiling::keys).begin;
-        while (load_acquire(work.turns + part) != tile.at.tile - first) {
+        const int turn = tile.turn(query_tile);
+        if (load_acquire(work.turns + part) != turn) {
+          // Nobody may wait for a share of this block while this one waits for another block's.
+          if (arriving) {
+            bulk_wait();
+            tell();
+          }
+          while (load_acquire(work.turns + part) != turn) {
+          }
         }
+        // The copy engine is a proxy of its own, and what it added for another block belongs before
+        // what it will add for this one. One proxy keeps its order within a block only (PTX ISA,
+        // proxy-preserved base causality order): so both sides of a turn have a proxy fence.
+        fence_async_global();
       }
+      barrier_wait(shared.dq_full(consumer), place.parity);
       add_bulk(work.dq_sums + part * Tiling::dq_part, from, Tiling::dq_bytes);
       bulk_commit();
+      if (arriving) {
+        bulk_wait<1>();
+        tell();
+      }
       bulk_wait_read();
       barrier_arrive(shared.dq_empty(consumer));
       if (deterministic) {
-        // The next share may come when this one has arrived. (To tell of it only while the own next
-        // one is on its way was slower: it makes the blocks of a head follow each other further
-        // apart.)
-        bulk_wait();
-        fence_async_global();
-        add_release(work.turns + part, 1);
+        arriving = work.turns + part;
+        if (!Tiling::tells_late) {
+          bulk_wait();
+          tell();
+        }
       }
+    }
+    if (arriving) {
+      bulk_wait();
+      tell();
     }
   }
   bulk_wait();
@@ -290,10 +346,25 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
   const int dq_offset = (warp * 16 + (lane >> 2)) * 256 + (lane >> 2) * 32 + (lane & 3) * 8;
 
   TicketDesk desk = shared.ticket_desk();
-  RingPlace<1> kv, dq_place;
+  RingPlace<1> kv;
   RingPlace<Tiling::q_stages> q;
-  RingPlace<Tiling::d_out_stages> d_out;
-  int ds_buffer = 0;
+  // Steps so far, of all tiles. Step n is the n-th user of the buffer of dQ, and its dS and d_out
+  // are in buffers n % 2: in phase n / 2 of theirs.
+  uint32_t count = 0;
+  const auto parity = [](uint32_t n) { return n / 2 % 2; };
+  const auto hand_on = [&](const float(&dq)[32], uint32_t n) {
+    barrier_wait(shared.dq_empty(consumer), (n & 1) ^ 1);
+    SharedAddress dq_row = dq_to + dq_offset;
+    compute_here(dq_row);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      store_shared_pair(dq_row ^ (i * 32), dq[4 * i], dq[4 * i + 1]);
+      store_shared_pair((dq_row ^ (i * 32)) + 8 * 256, dq[4 * i + 2], dq[4 * i + 3]);
+    }
+    fence_async_shared();
+    __syncwarp();
+    if (speaks) barrier_arrive(shared.dq_full(consumer));
+  };
   float dk[HeadDim / 2], dv[HeadDim / 2];
 
   for (int ticket; (ticket = desk.draw_in_warp()) < work.order.count(); kv.advance()) {
@@ -331,9 +402,9 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
       pin(ds_packed);
       if (step > 0 && speaks)
         barrier_arrive(shared.q_empty((q.index + Tiling::q_stages - 1) % Tiling::q_stages));
-      barrier_wait(shared.d_out_full(d_out.index), d_out.parity);
+      barrier_wait(shared.d_out_full(count % 2), parity(count));
       products_begin();
-      Products::start_logits(dp, v, shared.d_out + d_out.index * Tiling::q_bytes);
+      Products::start_logits(dp, v, shared.d_out + count % 2 * Tiling::q_bytes);
 
       LogitFactors factors(call.forward, head, 1.0f);
       factors.constant += Gradient::exponent_offset;
@@ -362,53 +433,53 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
         p_packed[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
         ds_packed[i] = pack_bf16(dp[2 * i], dp[2 * i + 1]);
       }
-      const SharedAddress ds = shared.ds + ds_buffer * Tiling::ds_bytes;
-      SharedAddress ds_rows = matrix_rows(ds, consumer * 64 + warp * 16);
+      SharedAddress ds_rows =
+          matrix_rows(shared.ds + count % 2 * Tiling::ds_bytes, consumer * 64 + warp * 16);
       compute_here(ds_rows);
+      if (Tiling::dq_lags) barrier_wait(shared.ds_empty(count % 2), parity(count) ^ 1);
 #pragma unroll
       for (int block = 0; block < queries / 16; ++block)
         store_matrices(at_block(ds_rows, block, Tiling::ds_panel), ds_packed[4 * block],
                        ds_packed[4 * block + 1], ds_packed[4 * block + 2],
                        ds_packed[4 * block + 3]);
       fence_async_shared();
+      if (Tiling::dq_lags) {
+        __syncwarp();
+        if (speaks) barrier_arrive(shared.ds_full(count % 2));
+      }
 
       pin(p_packed);
       pin(ds_packed);
       products_begin();
-      Products::start_sum(dv, p_packed, shared.d_out + d_out.index * Tiling::q_bytes, true);
-      named_sync(all_consumers, all_threads);  // all of dS is there
+      Products::start_sum(dv, p_packed, shared.d_out + count % 2 * Tiling::q_bytes, true);
+      // All of the dS that dQ is to be computed from is there: of this step; or of the one before,
+      // so that consumers need not meet. (With dq_lags the first step computes its own and throws
+      // it away: a branch round products makes ptxas run them one at a time.)
+      const uint32_t of = Tiling::dq_lags && step > 0 ? count - 1 : count;
+      if (Tiling::dq_lags) {
+        barrier_wait(shared.ds_full(of % 2), parity(of));
+        products_begin();
+      } else {
+        named_sync(all_consumers, all_threads);
+      }
       float dq[32];
-      Products::start_dq(dq, ds, shared.k, consumer);
+      Products::start_dq(dq, shared.ds + of % 2 * Tiling::ds_bytes, shared.k, consumer);
       Products::start_sum(dk, ds_packed, shared.q + q.index * Tiling::q_bytes, true);
       products_wait<1>();
       pin(dv);
       pin(p_packed);
       pin(dq);
-      if (speaks) barrier_arrive(shared.d_out_empty(d_out.index));
-      d_out.advance();
-      ds_buffer ^= 1;
-      barrier_wait(shared.dq_empty(consumer), dq_place.parity ^ 1);
-      SharedAddress dq_row = dq_to + dq_offset;
-      compute_here(dq_row);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        store_shared_pair(dq_row ^ (i * 32), dq[4 * i], dq[4 * i + 1]);
-        store_shared_pair((dq_row ^ (i * 32)) + 8 * 256, dq[4 * i + 2], dq[4 * i + 3]);
+      if (speaks) barrier_arrive(shared.d_out_empty(count % 2));
+      if (!Tiling::dq_lags || step > 0) {
+        if (Tiling::dq_lags && speaks) barrier_arrive(shared.ds_empty(of % 2));
+        hand_on(dq, of);
       }
-      fence_async_shared();
-      __syncwarp();
-      if (speaks) barrier_arrive(shared.dq_full(consumer));
-      dq_place.advance();
+      ++count;
 
       if (call.d_head_bias && (step + 1 == steps || tile.head(step + 1) != head)) {
         const float sum = sum_lanes<31>(bias_sum);
         bias_sum = 0.0f;
-        if (speaks)
-          work.bias_partials[((static_cast<int64_t>(head) * shape.batch + tile.at.batch) *
-                                  work.key_tiles +
-                              tile.at.tile) *
-                                 8 +
-                             consumer * 4 + warp] = sum;
+        if (speaks) work.template bias_parts<Tiling>(tile.at, head)[consumer * 4 + warp] = sum;
       }
       q.advance();
     }
@@ -416,14 +487,21 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
     pin(dk);
     if (steps > 0 && speaks)
       barrier_arrive(shared.q_empty((q.index + Tiling::q_stages - 1) % Tiling::q_stages));
+    if (Tiling::dq_lags && steps > 0) {
+      const uint32_t of = count - 1;
+      barrier_wait(shared.ds_full(of % 2), parity(of));
+      float dq[32];
+      products_begin();
+      Products::start_dq(dq, shared.ds + of % 2 * Tiling::ds_bytes, shared.k, consumer);
+      products_wait<0>();
+      pin(dq);
+      if (speaks) barrier_arrive(shared.ds_empty(of % 2));
+      hand_on(dq, of);
+    }
     if (call.d_head_bias && steps == 0 && speaks) {
       for (int i = 0; i < tile.group; ++i)
-        work.bias_partials[((static_cast<int64_t>(tile.at.head * tile.group + i) * shape.batch +
-                             tile.at.batch) *
-                                work.key_tiles +
-                            tile.at.tile) *
-                               8 +
-                           consumer * 4 + warp] = 0.0f;
+        work.template bias_parts<Tiling>(tile.at,
+                                         tile.at.head * tile.group + i)[consumer * 4 + warp] = 0.0f;
     }
 
     // The keys and values, which nobody reads any more, are the way to bulk writes.
@@ -481,6 +559,10 @@ __global__ void __launch_bounds__(BackwardTilingSm90<HeadDim>::threads, 1)
     for (int consumer = 0; consumer < Tiling::consumers; ++consumer) {
       barrier_init(shared.dq_full(consumer), 4);
       barrier_init(shared.dq_empty(consumer), 1);
+    }
+    for (int buffer = 0; buffer < Tiling::ds_buffers; ++buffer) {
+      barrier_init(shared.ds_full(buffer), consumer_warps);
+      barrier_init(shared.ds_empty(buffer), consumer_warps);
     }
     shared.ticket_desk().init(3 + consumer_warps);
     barrier_init_fence();

@@ -37,8 +37,8 @@ __device__ __forceinline__ float sigmoid_small(float e) {
 }
 
 /// sigmoid(s) of four logits from 16 e each, all four with one reciprocal, that of the product of
-/// the denominators. The clamp keeps that product finite; sigmoid(s) is 1 to fp32 where it acts.
-/// Relative error a few parts in 10^7.
+/// the denominators (so if one is NaN, all are). The clamp keeps that product finite; sigmoid(s) is
+/// 1 to fp32 where it acts. Relative error a few parts in 10^7.
 __device__ __forceinline__ void sigmoid_quad(float& e0, float& e1, float& e2, float& e3) {
   const float a = min_or_nan(e0 * 0.0625f, 0x1p31f), b = min_or_nan(e1 * 0.0625f, 0x1p31f);
   const float c = min_or_nan(e2 * 0.0625f, 0x1p31f), d = min_or_nan(e3 * 0.0625f, 0x1p31f);
@@ -121,8 +121,11 @@ class Sigmoids {
         for (int i = first; i < first + group; ++i) e[i] = sigmoid_small(e[i]);
       } else {
 #pragma unroll
-        for (int i = first; i < first + group; i += 4)
-          sigmoid_quad(e[i], e[i + 1], e[i + 2], e[i + 3]);
+        for (int i = first; i < first + group; i += 8) {
+          // Of one row each: a query that is NaN shall not make another one so.
+          sigmoid_quad(e[i], e[i + 1], e[i + 4], e[i + 5]);
+          sigmoid_quad(e[i + 2], e[i + 3], e[i + 6], e[i + 7]);
+        }
       }
     }
   }

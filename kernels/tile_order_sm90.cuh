@@ -58,25 +58,17 @@ class TicketDesk {
   }
   /// The next ticket, for a role of one thread.
   __device__ int draw() {
-    const int ticket = read();
+    barrier_wait(full_, parity_);
+    parity_ ^= 1;
+    const int ticket = static_cast<int>(load_shared(ticket_));
     barrier_arrive(empty_);
     return ticket;
   }
-  /// The next ticket, for a whole warp as one reader.
-  __device__ int draw_in_warp() {
-    const int ticket = read();
-    __syncwarp();  // no lane may still wait for this phase when the next one ends
-    if (lane_index() == 0) barrier_arrive(empty_);
-    return uniform(ticket);
-  }
+  /// The next ticket, for a whole warp as one reader: its first lane draws, so that no other one
+  /// can miss a phase of the barrier.
+  __device__ int draw_in_warp() { return uniform(lane_index() == 0 ? draw() : 0); }
 
  private:
-  __device__ int read() {
-    barrier_wait(full_, parity_);
-    parity_ ^= 1;
-    return static_cast<int>(load_shared(ticket_));
-  }
-
   SharedAddress full_, empty_, ticket_;
   uint32_t parity_ = 0;
 };

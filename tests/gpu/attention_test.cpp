@@ -2,10 +2,38 @@
 // (AttentionOnGpu), and some of them among guarded tensors with a workspace of exactly the size
 // asked for, element by element (GuardedAttention).
 #include "gpu_testing.h"
+#include "kernels/attention_checks.h"
 #include "tools/bench/attention_cases.h"
 
 namespace sigtrain {
 namespace {
+
+/// Which kernels run, and whether dQ's shares are added in a fixed order.
+struct Way {
+  const char* name;
+  kernels::AttentionImpl impl;
+  bool deterministic;
+};
+
+/// What is chosen of itself, and all that this GPU could be asked for.
+std::vector<Way> ways(int64_t head_dim) {
+  using kernels::AttentionImpl;
+  std::vector<Way> all = {{"chosen, deterministic", AttentionImpl::automatic, true},
+                          {"chosen, in any order", AttentionImpl::automatic, false},
+                          {"sm80", AttentionImpl::sm80, true}};
+  kernels::AttentionShape shape{};
+  shape.head_dim = static_cast<int>(head_dim);
+  if (kernels::attention_can_use_sm90(shape)) {
+    all.push_back({"sm90, deterministic", AttentionImpl::sm90, true});
+    all.push_back({"sm90, in any order", AttentionImpl::sm90, false});
+  }
+  return all;
+}
+
+void choose(CudaOps& ops, const Way& way) {
+  ops.set_attention_impl(way.impl);
+  ops.set_deterministic(way.deterministic);
+}
 
 class AttentionOnGpu : public NeedsGpu,
                        public testing::WithParamInterface<std::tuple<AttentionKind, int64_t>> {};
@@ -14,26 +42,43 @@ TEST_P(AttentionOnGpu, AgreesWithTheCpuInDoubleAndWithItself) {
   CudaOps ops;
   const auto [kind, head_dim] = GetParam();
   for (const AttentionCase& attention_case : attention_cases(kind, head_dim)) {
-    const AttentionCheck check = check_attention(ops, attention_case);
-    for (size_t i = 0; i < check.errors.size(); ++i)
-      EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i])
-          << attention_case.name << ": " << AttentionCheck::names[i];
-    EXPECT_TRUE(check.same_bits_twice) << attention_case.name;
+    AttentionProblem problem(attention_case, 1);
+    const AttentionResults exact = problem.on_cpu();
+    for (const Way& way : ways(head_dim)) {
+      SCOPED_TRACE(fmt::format("{}, {}", attention_case.name, way.name));
+      choose(ops, way);
+      const AttentionCheck check = check_attention(ops, problem, exact);
+      for (size_t i = 0; i < check.errors.size(); ++i)
+        EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i]) << AttentionCheck::names[i];
+      if (way.deterministic) {
+        EXPECT_TRUE(check.same_bits_twice);
+      }
+    }
   }
 }
 
-// At the head dimensions whose gradients have more than one order of addition.
-class AttentionInAnyOrder : public AttentionOnGpu {};
-
-TEST_P(AttentionInAnyOrder, AgreesWithTheCpuInDouble) {
+// What lies behind a sequence's keys reaches nobody, NaN neither. A query that is NaN there spoils
+// its own output alone (and all gradients, which sum over queries).
+TEST_P(AttentionOnGpu, PaddingReachesNobody) {
   CudaOps ops;
-  ops.set_deterministic(false);
   const auto [kind, head_dim] = GetParam();
   for (const AttentionCase& attention_case : attention_cases(kind, head_dim)) {
-    const AttentionCheck check = check_attention(ops, attention_case);
-    for (size_t i = 0; i < check.errors.size(); ++i)
-      EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i])
-          << attention_case.name << ": " << AttentionCheck::names[i];
+    if (attention_case.key_lengths.empty()) continue;
+    AttentionProblem problem(attention_case, 1);
+    const AttentionResults exact = problem.on_cpu();
+    problem.poison_padding();
+    AttentionProblem with_queries = problem;
+    with_queries.poison_padded_queries();
+    for (const Way& way : ways(head_dim)) {
+      SCOPED_TRACE(fmt::format("{}, {}", attention_case.name, way.name));
+      choose(ops, way);
+      const AttentionCheck check = check_attention(ops, problem, exact);
+      for (size_t i = 0; i < check.errors.size(); ++i)
+        EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i]) << AttentionCheck::names[i];
+      EXPECT_LE(relative_error_by_norm(problem.without_padding(with_queries.on_gpu(ops).out),
+                                       problem.without_padding(exact.out)),
+                AttentionCheck::tolerances[0]);
+    }
   }
 }
 
@@ -47,11 +92,6 @@ INSTANTIATE_TEST_SUITE_P(KindsAndHeadDims, AttentionOnGpu,
                          testing::Combine(testing::Values(AttentionKind::sigmoid,
                                                           AttentionKind::softmax),
                                           testing::Values(32, 64, 96, 128, 192)),
-                         kind_and_head_dim);
-INSTANTIATE_TEST_SUITE_P(KindsAndHeadDims, AttentionInAnyOrder,
-                         testing::Combine(testing::Values(AttentionKind::sigmoid,
-                                                          AttentionKind::softmax),
-                                          testing::Values(64, 128)),
                          kind_and_head_dim);
 
 TEST_F(GpuTest, AttentionWeightsAreAccurateFromMinus20To20) {
@@ -189,6 +229,19 @@ std::vector<GuardedCase> guarded_cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GuardedAttention, ::testing::ValuesIn(guarded_cases()));
+
+TEST(AttentionCounts, MoreThanALaunchCountsIsRefused) {
+  kernels::AttentionShape shape{};
+  shape.batch = shape.heads = 65535;
+  shape.seq_len = 16;
+  EXPECT_THROW(kernels::check_counts(shape), Error);  // 65535^2 tiles
+  shape.heads = 12;
+  EXPECT_NO_THROW(kernels::check_counts(shape));
+  shape.batch = 65536;
+  EXPECT_THROW(kernels::check_counts(shape), Error);
+  std::swap(shape.batch, shape.heads);
+  EXPECT_THROW(kernels::check_counts(shape), Error);
+}
 
 TEST_F(GpuTest, AttentionRejectsOtherHeadDimensions) {
   const Operand qkv = normal("qkv", {4, 120}), out = output("out", {4, 40});

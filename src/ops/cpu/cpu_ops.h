@@ -10,7 +10,7 @@
 namespace sigtrain {
 
 template <typename Real>
-class CpuOps final : public Ops {
+class CpuOps : public Ops {
  public:
   std::string_view name() const override;
   DType compute_dtype() const override;

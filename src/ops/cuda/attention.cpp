@@ -1,5 +1,4 @@
 // What attention does to its heads: QK-norm and rotation, then attention itself.
-#include "kernels/attention_launch.h"
 #include "kernels/qk_norm_rope.h"
 #include "ops/cuda/check.h"
 #include "ops/cuda/cuda_ops.h"
@@ -61,9 +60,10 @@ kernels::AttentionForward forward_call(const AttentionDesc& desc, const Attentio
   return call;
 }
 
-std::byte* attention_scratch(Scratch& scratch, const AttentionDesc& desc) {
+std::byte* attention_scratch(Scratch& scratch, const AttentionDesc& desc,
+                             kernels::AttentionImpl impl) {
   return scratch.take<std::byte>(
-      static_cast<int64_t>(kernels::attention_backward_workspace(attention_shape(desc))));
+      static_cast<int64_t>(kernels::attention_backward_workspace(attention_shape(desc), impl)));
 }
 
 }  // namespace
@@ -115,7 +115,7 @@ void CudaOps::attention_forward(const AttentionDesc& desc, const AttentionInputs
   kernels::AttentionForward call =
       forward_call(desc, inputs, out, log_sum_exp, state_->attention_tickets);
   call.row_sum = row_sum.as<float>();
-  kernels::attention_forward(call, stream_);
+  kernels::attention_forward(call, stream_, attention_impl_);
   check_launch("attention_forward");
 }
 
@@ -131,15 +131,15 @@ void CudaOps::attention_backward(const AttentionDesc& desc, const AttentionInput
   call.dk = heads_pointer(dk);
   call.dv = heads_pointer(dv);
   call.d_head_bias = d_head_bias.as<float>();
-  call.workspace = attention_scratch(scratch, desc);
+  call.workspace = attention_scratch(scratch, desc, attention_impl_);
   call.deterministic = deterministic_;
-  kernels::attention_backward(call, stream_);
+  kernels::attention_backward(call, stream_, attention_impl_);
   check_launch("attention_backward");
 }
 
 size_t CudaOps::attention_backward_workspace(const AttentionDesc& desc) const {
   Scratch scratch;
-  attention_scratch(scratch, desc);
+  attention_scratch(scratch, desc, attention_impl_);
   return scratch.bytes();
 }
 

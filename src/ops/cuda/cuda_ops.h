@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "kernels/attention_launch.h"
 #include "kernels/fault.h"
 #include "ops/cuda/matmul.h"
 #include "ops/cuda/staging.h"
@@ -31,6 +32,9 @@ class CudaOps final : public Ops {
 
   /// Where all work goes, in order.
   cudaStream_t stream() const { return stream_; }
+  /// The attention kernels to use from now on, which the device must be able to run, for tests and
+  /// measurements: else each pass takes the fastest ones.
+  void set_attention_impl(kernels::AttentionImpl impl) { attention_impl_ = impl; }
 
   std::string_view name() const override;
   DType compute_dtype() const override;
@@ -151,6 +155,7 @@ class CudaOps final : public Ops {
   kernels::Fault* fault_on_host_ = nullptr;  // pinned
   std::unique_ptr<Staging> staging_;
   std::unique_ptr<Matmul> matmul_;
+  kernels::AttentionImpl attention_impl_ = kernels::AttentionImpl::automatic;
 };
 
 }  // namespace sigtrain
