@@ -27,8 +27,10 @@ class Bf16CpuOps final : public CpuOps<float> {
   }
   void linear_backward(const Tensor& x, const Tensor& weight, const Tensor& dy,
                        Activation activation, const Tensor& pre_activation, const Tensor& dx,
-                       const Tensor& dweight, const Tensor& dbias) override {
-    CpuOps::linear_backward(x, weight, dy, activation, pre_activation, dx, dweight, dbias);
+                       const Tensor& dweight, const Tensor& dbias,
+                       const Tensor& dbias_before) override {
+    CpuOps::linear_backward(x, weight, dy, activation, pre_activation, dx, dweight, dbias,
+                            dbias_before);
     round(dx);
   }
   void swiglu_forward(const Tensor& x, const Tensor& y) override {
