@@ -22,6 +22,29 @@ TEST_P(AttentionOnGpu, AgreesWithTheCpuInDoubleAndWithItself) {
   }
 }
 
+TEST_P(AttentionOnGpu, ForwardKeepsPaddingOutOfOtherRows) {
+  CudaOps ops;
+  const auto [kind, head_dim] = GetParam();
+  AttentionCase padded{
+      "padded",
+      {kind, 4, 200, 2, 2, head_dim, 1.0 / std::sqrt(double(head_dim)), -1.0, false, 0},
+      false,
+      false,
+      {5, 67, 130, 199}};
+  AttentionProblem problem(padded, 1);
+  const std::vector<double> exact = problem.on_cpu().out;
+  problem.spoil_padding();
+  const std::vector<double> got = problem.on_gpu(ops).out;
+  std::vector<double> exact_rows, got_rows;
+  const int64_t width = 2 * head_dim;
+  for (int64_t row = 0; row < 4 * 200; ++row) {
+    if (row % 200 >= padded.key_lengths[row / 200]) continue;
+    exact_rows.insert(exact_rows.end(), &exact[row * width], &exact[row * width] + width);
+    got_rows.insert(got_rows.end(), &got[row * width], &got[row * width] + width);
+  }
+  EXPECT_LE(relative_error_by_norm(got_rows, exact_rows), AttentionCheck::tolerances[0]);
+}
+
 // At the head dimensions whose gradients have more than one order of addition.
 class AttentionInAnyOrder : public AttentionOnGpu {};
 

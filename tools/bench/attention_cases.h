@@ -91,6 +91,15 @@ class AttentionProblem {
       slopes_.push_back(static_cast<float>(std::exp2(-2.0 - 1.5 * static_cast<double>(h))));
   }
 
+  /// Makes q, k and v of the rows behind each sequence's keys NaN: what a batch is padded with.
+  void spoil_padding() {
+    const int64_t seq_len = case_.desc.seq_len;
+    for (int64_t row = 0; row < rows(); ++row)
+      if (row % seq_len >= case_.key_lengths[row / seq_len])
+        std::fill_n(qkv_.begin() + row * packed_width(), packed_width(),
+                    std::numeric_limits<double>::quiet_NaN());
+  }
+
   AttentionResults on_cpu() {
     CpuOps<double> ops;
     const AttentionDesc& d = case_.desc;
