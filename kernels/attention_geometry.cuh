@@ -39,6 +39,11 @@ struct VisibleBand {
     const int begin = max(first - high, 0), end = min(last - low + 1, keys);
     return begin < end ? Interval{begin / key_tile, (end - 1) / key_tile + 1} : Interval{0, 0};
   }
+  /// Tiles of `key_tile` keys of which the queries [first, first + count) all see every one.
+  __device__ Interval whole_key_tiles(int first, int count, int key_tile) const {
+    const int begin = max(first + count - 1 - high, 0), end = min(first - low + 1, keys);
+    return {(begin + key_tile - 1) / key_tile, end / key_tile};
+  }
   /// Tiles of `query_tile` queries that see one of the keys [first, first + count).
   __device__ Interval query_tiles(int first, int count, int query_tile) const {
     const int last = min(first + count, keys) - 1;

@@ -7,16 +7,20 @@
 // consumer is done with it. The grid is persistent: tiles of the next piece of work are on their
 // way while this one ends.
 //
-// A consumer's step, with S_j = Q K_j^T and P_j = weights of S_j (after FlashAttention-3, Shah et
-// al. 2024, whose softmax has to rescale O in between):
+// A consumer has two chunks of 64 keys in hand, each with registers of its own. Its step, with S_c
+// = Q K_c^T and P_c = weights of S_c:
 //
-//     issue S_{j+1}, issue O += P_j V_j     both run on the tensor cores, one after the other
-//     wait for S_{j+1}, exponentiate it     while P_j V_j and the other consumers' products run
-//     wait for P_j V_j, finish P_{j+1}      in the registers that this product was reading
+//     weigh S_c: P_c                         while O += P_{c-1} V_{c-1} and S_{c+1} run
+//     wait for both, give back their stage
+//     issue O += P_c V_c and S_{c+2}         S_{c+2} where S_c was
 //
-// Where two consumers share the tensor cores (head_dim > 64) they take turns at issuing, so that
-// one weighs while the other multiplies; three at head_dim 64 keep out of each other's way by
-// themselves.
+// So what it waits for was issued a whole chunk's weights ago. (FlashAttention-3, Shah et al. 2024,
+// has one product of each kind on its way, and waits for the logits as soon as they are issued.)
+// What is issued together comes together: a stage holds V_c and K_{c+2}.
+//
+// ptxas lets products run on only if it can prove that nothing touches their registers, and proves
+// it across a loop's end only if the wait is for all of them. It gives up where one of them is
+// under a condition: the last two steps start logits too, of whatever the stage holds, for nobody.
 //
 // Floors, for one head of T queries and keys: 4 T^2 D operations of tensor cores, of which a
 // multiprocessor does 4096 a clock; T^2 special-function operations (sigmoid: 1.25 T^2 where logits
@@ -33,14 +37,16 @@
 namespace sigtrain::kernels {
 
 /// How work is cut, by head dimension: what fits the registers (a consumer thread has head_dim / 2
-/// sums, keys / 2 logits and keys / 4 packed weights) and 227 KiB of shared memory.
+/// sums and, for each of two chunks, keys / 2 logits and keys / 4 packed weights) and 227 KiB of
+/// shared memory. A stage holds one chunk's values and the keys of the second next chunk.
 template <int HeadDim>
 struct ForwardTilingSm90 {
   static constexpr int consumers = HeadDim == 64 ? 3 : 2;
-  static constexpr int keys = HeadDim == 192 ? 96 : 128;
-  static constexpr int stages = HeadDim == 64 ? 4 : 2;
+  static constexpr int keys = 64;
+  static constexpr int stages = HeadDim == 64 ? 8 : HeadDim == 128 ? 5 : 3;
   static constexpr int q_buffers = HeadDim == 192 ? 1 : 2;
-  static constexpr bool takes_turns = consumers == 2;
+  /// Queries as the left operand from registers: less to read from shared memory.
+  static constexpr bool q_in_registers = HeadDim == 128;
   static constexpr int consumer_registers = consumers == 3 ? 160 : 240;
   static constexpr int producer_registers = consumers == 3 ? 32 : 24;
 
@@ -49,7 +55,7 @@ struct ForwardTilingSm90 {
   static constexpr int panels = HeadDim / 64;
   static constexpr int q_panel = 64 * 128, kv_panel = keys * 128;
   static constexpr int q_bytes = panels * q_panel, kv_bytes = panels * kv_panel;
-  static constexpr int barriers = 2 * consumers * q_buffers + 4 * stages;
+  static constexpr int barriers = 2 * consumers * q_buffers + 2 * stages;
   static constexpr int shared_bytes = consumers * q_buffers * q_bytes + stages * 2 * kv_bytes +
                                       barriers * 8 + TicketDesk::shared_bytes;
   static_assert(shared_bytes <= 227 << 10);
@@ -75,14 +81,10 @@ struct ForwardShared {
   __device__ SharedAddress q_empty(int consumer, int buffer) const {
     return q_full(consumer, buffer) + Tiling::consumers * Tiling::q_buffers * 8;
   }
-  __device__ SharedAddress kv_barrier(int kind, int stage) const {
-    return barriers +
-           (2 * Tiling::consumers * Tiling::q_buffers + kind * Tiling::stages + stage) * 8;
+  __device__ SharedAddress full(int stage) const {
+    return barriers + (2 * Tiling::consumers * Tiling::q_buffers + stage) * 8;
   }
-  __device__ SharedAddress k_full(int stage) const { return kv_barrier(0, stage); }
-  __device__ SharedAddress k_empty(int stage) const { return kv_barrier(1, stage); }
-  __device__ SharedAddress v_full(int stage) const { return kv_barrier(2, stage); }
-  __device__ SharedAddress v_empty(int stage) const { return kv_barrier(3, stage); }
+  __device__ SharedAddress empty(int stage) const { return full(stage) + Tiling::stages * 8; }
 };
 
 struct ForwardMaps {
@@ -97,6 +99,11 @@ struct ForwardWork {
 };
 
 namespace forward_sm90 {
+
+/// Steps of a piece of work, each of which takes one stage: its values lag two chunks behind.
+__device__ __forceinline__ int forward_steps(const Interval& chunks) {
+  return chunks.begin < chunks.end ? chunks.end - chunks.begin + 2 : 0;
+}
 
 template <int HeadDim>
 __device__ void produce_queries(const ForwardWork& work) {
@@ -129,46 +136,62 @@ __device__ void produce_keys_and_values(const ForwardWork& work) {
   for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const WorkTile at = work.order.at(ticket);
     const VisibleBand band(shape, work.call.key_lengths, at.batch);
-    const Interval tiles = band.key_tiles(at.tile * Tiling::queries, Tiling::queries, Tiling::keys);
-    for (int tile = tiles.end - 1; tile >= tiles.begin; --tile, place.advance()) {
-      const auto load = [&](const CUtensorMap& map, SharedAddress to, SharedAddress full,
-                            SharedAddress empty) {
-        barrier_wait(empty, place.parity ^ 1);
-        barrier_expect(full, Tiling::kv_bytes);
+    const Interval chunks =
+        band.key_tiles(at.tile * Tiling::queries, Tiling::queries, Tiling::keys);
+    const int steps = forward_steps(chunks);
+    for (int step = 0; step < steps; ++step, place.advance()) {
+      const SharedAddress full = shared.full(place.index);
+      const bool has_keys = step < steps - 2, has_values = step >= 2;
+      barrier_wait(shared.empty(place.index), place.parity ^ 1);
+      barrier_expect(full, (has_keys + has_values) * Tiling::kv_bytes);
+      const auto load = [&](const CUtensorMap& map, SharedAddress to, int chunk) {
         for (int panel = 0; panel < Tiling::panels; ++panel)
           load_box(to + place.index * Tiling::kv_bytes + panel * Tiling::kv_panel, &map, panel * 64,
-                   at.head / group, tile * Tiling::keys, at.batch, full);
+                   at.head / group, chunk * Tiling::keys, at.batch, full);
       };
-      load(work.maps.k, shared.k, shared.k_full(place.index), shared.k_empty(place.index));
-      load(work.maps.v, shared.v, shared.v_full(place.index), shared.v_empty(place.index));
+      if (has_values) load(work.maps.v, shared.v, chunks.end + 1 - step);
+      if (has_keys) load(work.maps.k, shared.k, chunks.end - 1 - step);
     }
   }
 }
 
+/// One of the products of 16 dimensions that s = Q K^T is the sum of.
+template <int HeadDim, int Keys>
+__device__ __forceinline__ void add_logits(float (&s)[Keys / 2], uint64_t q,
+                                           const uint32_t* q_registers, uint64_t k, int step) {
+  using Tiling = ForwardTilingSm90<HeadDim>;
+  k = advance(k, step / 4 * Tiling::kv_panel + step % 4 * 32);
+  if constexpr (Tiling::q_in_registers)
+    product<false>(s, q_registers + 4 * step, k, step > 0);
+  else
+    product<false, false>(s, advance(q, step / 4 * Tiling::q_panel + step % 4 * 32), k, step > 0);
+}
+
 /// Starts s = Q K^T.
 template <int HeadDim, int Keys>
-__device__ __forceinline__ void start_logits(float (&s)[Keys / 2], SharedAddress q,
-                                             SharedAddress k) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
-  const uint64_t left = shared_operand(q), right = shared_operand(k);
+__device__ __forceinline__ void start_logits(float (&s)[Keys / 2], uint64_t q,
+                                             const uint32_t* q_registers, uint64_t k) {
   forget(s);
 #pragma unroll
   for (int step = 0; step < HeadDim / 16; ++step)
-    product<false, false>(s, advance(left, step / 4 * Tiling::q_panel + step % 4 * 32),
-                          advance(right, step / 4 * Tiling::kv_panel + step % 4 * 32), step > 0);
-  products_commit();
+    add_logits<HeadDim, Keys>(s, q, q_registers, k, step);
 }
 
-/// Starts o (+)= P V.
+/// Starts o += P V and s = Q K^T, a part of the one and of the other in turn, so that what one
+/// waits for before it can be issued is computed while the other one is.
 template <int HeadDim, int Keys>
-__device__ __forceinline__ void start_output(float (&o)[HeadDim / 2], uint32_t (&p)[Keys / 4],
-                                             SharedAddress v, bool add) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
-  const uint64_t right = shared_operand(v, Tiling::kv_panel);
+__device__ __forceinline__ void start_output_and_logits(float (&o)[HeadDim / 2],
+                                                        uint32_t (&p)[Keys / 4], uint64_t v,
+                                                        float (&s)[Keys / 2], uint64_t q,
+                                                        const uint32_t* q_registers, uint64_t k) {
+  forget(s);
 #pragma unroll
-  for (int step = 0; step < Keys / 16; ++step)
-    product<true>(o, p + step * 4, advance(right, step * 16 * 128), add || step > 0);
-  products_commit();
+  for (int part = 0; part < Keys / 16; ++part) {
+    product<true>(o, p + part * 4, advance(v, part * 16 * 128), true);
+#pragma unroll
+    for (int step = part * HeadDim / Keys; step < (part + 1) * HeadDim / Keys; ++step)
+      add_logits<HeadDim, Keys>(s, q, q_registers, k, step);
+  }
 }
 
 /// Zeros for the rows of a tile of values from `from` on: their weights are 0, but 0 times what
@@ -187,8 +210,7 @@ __device__ void consume(const ForwardWork& work, int consumer) {
   using Tiling = ForwardTilingSm90<HeadDim>;
   constexpr int keys = Tiling::keys;
   using Weights = WeightsOf<keys, Alibi>;
-  // Named barriers: 1 and 2 are the consumers' turns, 3 and on unite one consumer's warps.
-  const int own_turn = 1 + consumer, other_turn = 2 - consumer, own_warps = 3 + consumer;
+  const int own_warps = 1 + consumer;  // the named barrier that unites them
   const AttentionForward& call = work.call;
   const AttentionShape& shape = call.shape;
   const ForwardShared<Tiling> shared;
@@ -199,106 +221,159 @@ __device__ void consume(const ForwardWork& work, int consumer) {
 
   RingPlace<Tiling::q_buffers> q_place;
   RingPlace<Tiling::stages> place;
-  if (Tiling::takes_turns && consumer == 1) named_arrive(other_turn, 2 * warpgroup_size);
+  bool arrived = false;  // what was seen of the place's barrier before there was time to wait
+  const auto take_stage = [&] {
+    if (!arrived) barrier_wait(shared.full(place.index), place.parity);
+  };
+  const auto go_on = [&] {
+    place.advance();
+    arrived = barrier_test(shared.full(place.index), place.parity);
+  };
+  const auto give_back = [&](int stage) {
+    if (speaks) barrier_arrive(shared.empty(stage));
+  };
 
   TicketDesk desk = shared.ticket_desk();
-  for (int ticket; (ticket = desk.draw_in_warp()) < work.order.count();) {
-    const WorkTile at = work.order.at(ticket);
+  int ticket = desk.draw_in_warp();
+  WorkTile next{};
+  if (ticket < work.order.count()) next = work.order.at(ticket);
+  while (ticket < work.order.count()) {
+    const WorkTile at = next;
     const VisibleBand band(shape, call.key_lengths, at.batch);
     LogitFactors factors(call, at.head, 1.0f);
     factors.constant += Weights::exponent_offset;
     const int first_query = at.tile * Tiling::queries + consumer * 64;
-    const Interval tiles = band.key_tiles(at.tile * Tiling::queries, Tiling::queries, keys);
-    // Consumers that take turns stay in step; others pass over tiles that only the others see.
-    const Interval own = Tiling::takes_turns           ? tiles
-                         : first_query < shape.seq_len ? band.key_tiles(first_query, 64, keys)
-                                                       : Interval{0, 0};
+    const Interval chunks = band.key_tiles(at.tile * Tiling::queries, Tiling::queries, keys);
+    // Chunks that only other consumers see are passed over.
+    const Interval own =
+        first_query < shape.seq_len ? band.key_tiles(first_query, 64, keys) : Interval{0, 0};
+    const int count = own.end - own.begin;
     const SharedAddress q = shared.q_tile(consumer, q_place.index);
 
-    float o[HeadDim / 2], s[keys / 2];
-    uint32_t p[keys / 4];
+    float o[HeadDim / 2], s[2][keys / 2];
+    uint32_t p[2][keys / 4], q_registers[HeadDim / 4];
+#pragma unroll
+    for (float& x : o) x = 0.0f;
+    pin(o);
     Weights weights(call);
-    const auto exponentiate = [&](int tile) {
-      const LogitPosition position{first_query + row, tile * keys + column};
-      if (is_edge<Alibi>(band, first_query, 64, tile * keys, keys)) {
-        // Keeps the compiler from computing what both branches begin with in front of them, where
-        // it would have nothing to overlap with.
-        asm volatile("");
-        weights.template exponentiate<true>(s, factors, band, position);
-      } else {
-        weights.template exponentiate<false>(s, factors, band, position);
-      }
-    };
-    const auto prepare_values = [&](int tile) {
-      barrier_wait(shared.v_full(place.index), place.parity);
-      const int from = band.keys - tile * keys;
-      if (from < keys && band.keys < shape.seq_len) {
-        clear_values<Tiling>(shared.v + place.index * Tiling::kv_bytes, from, thread);
-        named_sync(own_warps, warpgroup_size);
-      }
+    const auto draw_next = [&] {
+      ticket = desk.draw_in_warp();
+      if (ticket < work.order.count()) next = work.order.at(ticket);
+      compute_here(next.tile);
+      compute_here(next.head);
+      compute_here(next.batch);
     };
     const auto pass_over = [&] {
-      barrier_wait(shared.k_full(place.index), place.parity);
-      barrier_wait(shared.v_full(place.index), place.parity);
-      if (speaks) {
-        barrier_arrive(shared.k_empty(place.index));
-        barrier_arrive(shared.v_empty(place.index));
-      }
-      place.advance();
+      take_stage();
+      __syncwarp();  // no lane may still wait for this phase when the next one ends
+      give_back(place.index);
+      go_on();
     };
 
     barrier_wait(shared.q_full(consumer, q_place.index), q_place.parity);
-    int tile = tiles.end - 1;
-    for (; tile >= max(own.end, tiles.begin); --tile) pass_over();
-    if (own.begin < own.end) {
-      barrier_wait(shared.k_full(place.index), place.parity);
-      products_begin();
-      start_logits<HeadDim, keys>(s, q, shared.k + place.index * Tiling::kv_bytes);
-      products_wait<0>();
-      pin(s);
-      if (speaks) barrier_arrive(shared.k_empty(place.index));
-      exponentiate(tile);
-      weights.pack(p, s);
-
-      bool add = false;
-      for (; tile > own.begin; --tile) {
-        RingPlace<Tiling::stages> next = place;
-        next.advance();
-        barrier_wait(shared.k_full(next.index), next.parity);
-        prepare_values(tile);
-        if (Tiling::takes_turns) named_sync(own_turn, 2 * warpgroup_size);
+    if constexpr (Tiling::q_in_registers) {
+      const SharedAddress rows = matrix_rows(q, warp * 16);
+#pragma unroll
+      for (int block = 0; block < HeadDim / 16; ++block)
+        load_matrices(reinterpret_cast<uint32_t(&)[4]>(q_registers[4 * block]),
+                      at_block(rows, block, Tiling::q_panel));
+      pin(q_registers);
+    }
+    const int before = count > 0 ? chunks.end - own.end : forward_steps(chunks);
+    const int after = count > 0 ? own.begin - chunks.begin : 0;
+    for (int step = 0; step < before; ++step) pass_over();
+    if (count > 0) {
+      const uint64_t q_operand = shared_operand(q), keys_operand = shared_operand(shared.k);
+      const uint64_t values_operand = shared_operand(shared.v, Tiling::kv_panel);
+      const auto keys_at = [&](int stage) {
+        return advance(keys_operand, stage * Tiling::kv_bytes);
+      };
+      const auto values_at = [&](int stage) {
+        return advance(values_operand, stage * Tiling::kv_bytes);
+      };
+      const bool is_cut = band.keys < shape.seq_len && band.keys < own.end * keys;
+      const Interval whole = band.whole_key_tiles(first_query, 64, keys);
+      const int plain_begin = max(whole.begin, own.begin);
+      const int plain_count = max(whole.end - plain_begin, 0);
+      int chunk = own.end - 1;  // the next one to be weighed
+      // True behind the last chunk too, so that the loop has one thing less to ask.
+      const auto is_special = [&] {
+        return static_cast<unsigned>(chunk - plain_begin) >= static_cast<unsigned>(plain_count) ||
+               (Alibi && has_both_signs(first_query, 64, chunk * keys, keys));
+      };
+      const auto position = [&] { return LogitPosition{first_query + row, chunk * keys + column}; };
+      int previous = place.index;
+      // Starts the products of P of a chunk and of the keys of the second next one; `ready` is the
+      // chunk between them.
+      const auto multiply = [&](float(&s)[keys / 2], uint32_t(&p)[keys / 4],
+                                float(&ready)[keys / 2], bool is_first) {
+        products_wait<0>();
+        pin(ready);
+        pin(o);
+        give_back(previous);
+        weights.rescale(o);
+        take_stage();
+        if (__builtin_expect(is_cut && is_first, 0)) {
+          clear_values<Tiling>(shared.v + place.index * Tiling::kv_bytes,
+                               band.keys - (own.end - 1) * keys, thread);
+          named_sync(own_warps, warpgroup_size);
+        }
+        --chunk;
+        const int here = place.index;
+        go_on();  // the answer is here before the products are under way
         pin(p);
         products_begin();
-        start_logits<HeadDim, keys>(s, q, shared.k + next.index * Tiling::kv_bytes);
-        start_output<HeadDim, keys>(o, p, shared.v + place.index * Tiling::kv_bytes, add);
-        if (Tiling::takes_turns) named_arrive(other_turn, 2 * warpgroup_size);
-        products_wait<1>();
-        pin(s);
-        if (speaks) barrier_arrive(shared.k_empty(next.index));
-        exponentiate(tile - 1);
-        products_wait<0>();
-        pin(o);
-        pin(p);
-        if (speaks) barrier_arrive(shared.v_empty(place.index));
-        weights.rescale(o);
-        weights.pack(p, s);
-        place = next;
-        add = true;
-      }
-      prepare_values(tile);
-      pin(p);
+        start_output_and_logits<HeadDim, keys>(o, p, values_at(here), s, q_operand, q_registers,
+                                               keys_at(here));
+        products_commit();
+        previous = here;
+      };
+      take_stage();
       products_begin();
-      start_output<HeadDim, keys>(o, p, shared.v + place.index * Tiling::kv_bytes, add);
+      start_logits<HeadDim, keys>(s[0], q_operand, q_registers, keys_at(place.index));
+      products_commit();
+      go_on();
+      take_stage();
+      products_wait<0>();
+      pin(s[0]);
+      give_back(previous);
+      previous = place.index;
+      if (count > 1) {
+        products_begin();
+        start_logits<HeadDim, keys>(s[1], q_operand, q_registers, keys_at(place.index));
+      }
+      products_commit();
+      go_on();
+      if (is_special())
+        prepare_logits<true, Alibi>(s[0], factors, band, position());
+      else
+        prepare_logits<false, Alibi>(s[0], factors, band, position());
+      for (bool is_first = true;; is_first = false) {
+        weights.weigh(p[0], s[0], factors);
+        multiply(s[0], p[0], s[1], is_first);
+        if (is_special()) {
+          if (chunk < own.begin) break;
+          prepare_logits<true, Alibi>(s[1], factors, band, position());
+        } else {
+          prepare_logits<false, Alibi>(s[1], factors, band, position());
+        }
+        weights.weigh(p[1], s[1], factors);
+        multiply(s[1], p[1], s[0], false);
+        if (is_special()) {
+          if (chunk < own.begin) break;
+          prepare_logits<true, Alibi>(s[0], factors, band, position());
+        } else {
+          prepare_logits<false, Alibi>(s[0], factors, band, position());
+        }
+      }
+      draw_next();
       products_wait<0>();
       pin(o);
-      if (speaks) barrier_arrive(shared.v_empty(place.index));
-      place.advance();
-      --tile;
+      give_back(previous);
     } else {
-#pragma unroll
-      for (float& x : o) x = 0.0f;
+      draw_next();
     }
-    for (; tile >= tiles.begin; --tile) pass_over();
+    for (int step = 0; step < after; ++step) pass_over();
 
     // The consumer's own queries, which only it has read, are the way to bulk writes.
     float factor[2];
@@ -315,6 +390,7 @@ __device__ void consume(const ForwardWork& work, int consumer) {
           call.log_sum_exp[statistics + query] = log_sum_exp;
       }
     }
+    named_sync(own_warps, warpgroup_size);  // all of its products have read them
     const SharedAddress out_rows = matrix_rows(q, warp * 16);
 #pragma unroll
     for (int block = 0; block < HeadDim / 16; ++block) {
@@ -355,10 +431,8 @@ __global__ void __launch_bounds__(ForwardTilingSm90<HeadDim>::threads, 1)
       }
     }
     for (int stage = 0; stage < Tiling::stages; ++stage) {
-      barrier_init(shared.k_full(stage), 1);
-      barrier_init(shared.v_full(stage), 1);
-      barrier_init(shared.k_empty(stage), Tiling::consumers * 4);
-      barrier_init(shared.v_empty(stage), Tiling::consumers * 4);
+      barrier_init(shared.full(stage), 1);
+      barrier_init(shared.empty(stage), Tiling::consumers * 4);
     }
     shared.ticket_desk().init(2 + Tiling::consumers * 4);
     barrier_init_fence();

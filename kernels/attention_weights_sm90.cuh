@@ -2,14 +2,18 @@
 // their gradients) out, in the registers of a warpgroup's accumulators [64, Columns] (see
 // wgmma_sm90.cuh for who holds what). This is all in which sigmoid and softmax differ.
 //
-// It comes in two parts. exponentiate() does one multiply-add and one exponential an element, which
-// keeps the special-function unit busy (a warp's 32 exponentials take it 8 clocks) while the tensor
-// cores work; pack() or differentiate() does the rest, as plain arithmetic without anything to wait
-// for, when the registers of the packed weights are free. Mixed, each element would wait for its
-// own exponential and then for each of its own multiply-adds.
+// Forward, prepare_logits() masks (and adds ALiBi's distances), and weigh() turns logits into
+// packed weights in one go: it guesses that the short way is right for the whole warp, and does the
+// rest again where that was wrong. So exponentials, which the special-function unit gives a warp
+// every 8 clocks, stand among the arithmetic for the ones before.
+//
+// Backward, it comes in two parts. exponentiate() does one multiply-add and one exponential an
+// element, while the tensor cores work; differentiate() does the rest, as plain arithmetic without
+// anything to wait for.
 #pragma once
 
 #include "attention_policy.cuh"
+#include "wgmma_sm90.cuh"
 
 namespace sigtrain::kernels {
 
@@ -36,16 +40,18 @@ __device__ __forceinline__ float sigmoid_small(float e) {
   return e * fmaf(-b * h * h, e, a * h);
 }
 
-/// sigmoid(s) of four logits from 16 e each, all four with one reciprocal, that of the product of
-/// the denominators (so if one is NaN, all are). The clamp keeps that product finite; sigmoid(s) is
-/// 1 to fp32 where it acts. Relative error a few parts in 10^7.
-__device__ __forceinline__ void sigmoid_quad(float& e0, float& e1, float& e2, float& e3) {
-  const float a = min_or_nan(e0 * 0.0625f, 0x1p31f), b = min_or_nan(e1 * 0.0625f, 0x1p31f);
-  const float c = min_or_nan(e2 * 0.0625f, 0x1p31f), d = min_or_nan(e3 * 0.0625f, 0x1p31f);
+/// sigmoid(s) of four logits, times `factor`, from their exponentials over `unit`; all four with
+/// one reciprocal, that of the product of the denominators (so if one is NaN, all are). The clamp
+/// keeps that product finite; sigmoid(s) is 1 to fp32 where it acts. Relative error a few parts in
+/// 10^7.
+__device__ __forceinline__ void sigmoid_quad(float& e0, float& e1, float& e2, float& e3,
+                                             float unit = 0.0625f, float factor = 1.0f) {
+  const float a = min_or_nan(e0 * unit, 0x1p31f), b = min_or_nan(e1 * unit, 0x1p31f);
+  const float c = min_or_nan(e2 * unit, 0x1p31f), d = min_or_nan(e3 * unit, 0x1p31f);
   const float one_b = 1.0f + b, one_d = 1.0f + d;
   const float a_one_b = a * one_b, c_one_d = c * one_d;
   const float ab = one_b + a_one_b, cd = one_d + c_one_d;  // (1 + a) (1 + b), (1 + c) (1 + d)
-  const float r = reciprocal_fast(ab * cd);
+  const float r = reciprocal_fast(ab * cd) * factor;
   const float over_ab = r * cd, over_cd = r * ab;
   e0 = a_one_b * over_ab;
   e1 = fmaf(b, a, b) * over_ab;
@@ -81,12 +87,17 @@ struct LinearDistance {
   }
 };
 
+/// Whether query - key has both signs in a tile.
+__device__ __forceinline__ bool has_both_signs(int query, int query_count, int key, int key_count) {
+  return query < key + key_count - 1 && query + query_count - 1 > key;
+}
+
 /// Whether weights need more than the fast path: a mask, or distances of both signs.
 template <bool Alibi>
 __device__ __forceinline__ bool is_edge(const VisibleBand& band, int query, int query_count,
                                         int key, int key_count) {
-  const bool both_signs = query < key + key_count - 1 && query + query_count - 1 > key;
-  return band.needs_mask(query, query_count, key, key_count) || (Alibi && both_signs);
+  return band.needs_mask(query, query_count, key, key_count) ||
+         (Alibi && has_both_signs(query, query_count, key, key_count));
 }
 
 /// sigmoid of a thread's logits of `Columns` columns, in place and in two parts.
@@ -137,30 +148,69 @@ class Sigmoids {
       negative_[Columns / 2 / group];  // sign bit: all of the thread's z of a group are negative
 };
 
+/// Masks products, and with ALiBi makes exponents of them.
+template <bool Edge, bool Alibi, int Count>
+__device__ __forceinline__ void prepare_logits(float (&s)[Count], const LogitFactors& factors,
+                                               const VisibleBand& band, const LogitPosition& at) {
+  const LinearDistance<LogitPosition> linear(factors, at);
+#pragma unroll
+  for (int i = 0; i < Count; ++i) {
+    if (Alibi)
+      s[i] = Edge ? factors.exponent(s[i], at.distance(0, i / 4, i & 3))
+                  : linear.exponent(factors, s[i], i / 4, i & 3);
+    if (Edge && !at.visible(band, 0, i / 4, i & 3)) s[i] = -INFINITY;
+  }
+}
+
+/// In the forward pass the short way is one multiply-add: with y = e / (1 + h), the straight line
+/// a - b e from above makes e (a - b e) a constant times y (1 - y), and what the weights have in
+/// common the output can be multiplied by at its end.
 template <int Keys, bool Alibi>
 struct SigmoidWeights {
   static constexpr bool is_softmax = false;
-  static constexpr float exponent_offset = small_offset;
+  static constexpr float h = 0.0625f;
+  static constexpr float exponent_offset = -0.087462841f;  // log2(1 / (1 + h))
+  /// Weight over y (1 - y).
+  static constexpr float factor = (1.0f + h) * (1.0f + h) / (1.0f + h + h * h / 8.0f);
+  /// log2(y) where e = h.
+  static constexpr float largest_small = -4.0874628f;
 
-  Sigmoids<Keys, Alibi> sigmoids;
   float sum[2] = {};
   bool wants_sum;
 
   __device__ explicit SigmoidWeights(const AttentionForward& call) : wants_sum(call.row_sum) {}
 
-  template <bool Edge>
-  __device__ void exponentiate(float (&s)[Keys / 2], const LogitFactors& factors,
-                               const VisibleBand& band, const LogitPosition& at) {
-    sigmoids.template exponentiate<Edge>(s, factors, band, at);
-  }
-
-  __device__ void pack(uint32_t (&p)[Keys / 4], float (&e)[Keys / 2]) {
-    sigmoids.finish(e);
+  __device__ void weigh(uint32_t (&p)[Keys / 4], float (&s)[Keys / 2],
+                        const LogitFactors& factors) {
+    // Of numbers below 0 the largest has the smallest bits, and numbers above 0 have smaller ones.
+    uint32_t least[2] = {~0u, ~0u};
 #pragma unroll
-    for (int i = 0; i < Keys / 4; ++i) p[i] = pack_bf16(e[2 * i], e[2 * i + 1]);
+    for (int i = 0; i < Keys / 2; i += 2) {
+      const float z0 = Alibi ? s[i] : factors.exponent(s[i]);
+      const float z1 = Alibi ? s[i + 1] : factors.exponent(s[i + 1]);
+      least[i / 2 & 1] = __vimin3_u32(least[i / 2 & 1], __float_as_uint(z0), __float_as_uint(z1));
+      s[i] = exp2_fast(z0);
+      s[i + 1] = exp2_fast(z1);
+    }
+#pragma unroll
+    for (int i = 0; i < Keys / 4; ++i)
+      p[i] = pack_bf16(fmaf(-s[2 * i], s[2 * i], s[2 * i]),
+                       fmaf(-s[2 * i + 1], s[2 * i + 1], s[2 * i + 1]));
+    pin(p);
+    const bool small =
+        __all_sync(0xffffffffu, min(least[0], least[1]) >= __float_as_uint(largest_small));
+    if (!small) {
+#pragma unroll
+      for (int i = 0; i < Keys / 2; i += 8) {
+        sigmoid_quad(s[i], s[i + 1], s[i + 4], s[i + 5], 1.0f + h, 1.0f / factor);
+        sigmoid_quad(s[i + 2], s[i + 3], s[i + 6], s[i + 7], 1.0f + h, 1.0f / factor);
+      }
+#pragma unroll
+      for (int i = 0; i < Keys / 4; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+    }
     if (wants_sum) {
 #pragma unroll
-      for (int i = 0; i < Keys / 2; ++i) sum[i >> 1 & 1] += e[i];
+      for (int i = 0; i < Keys / 2; ++i) sum[i >> 1 & 1] += small ? fmaf(-s[i], s[i], s[i]) : s[i];
     }
   }
 
@@ -170,76 +220,83 @@ struct SigmoidWeights {
 
   /// The factor that completes the output of row 8 half, and that row's statistics.
   __device__ float finish(int half, const LogitFactors&, float& row_sum, float&) const {
-    row_sum = sum_lanes<3>(sum[half]);
-    return 1.0f;
+    row_sum = sum_lanes<3>(sum[half]) * factor;
+    return factor;
   }
 };
 
-/// A running maximum and sum for each row (Milakov & Gimelshein 2018), in units of log2(e); the
+/// A running reference and sum for each row (Milakov & Gimelshein 2018), in units of log2(e); the
 /// constant of the logits cancels: without ALiBi it enters log_sum_exp only.
+///
+/// The reference need not be the maximum: it is near enough while no weight exceeds 2^slack. So
+/// weights are computed from the reference at hand, and only where one of a warp's is larger (in
+/// the first chunk, and seldom after it) is the maximum found, the weights computed again and the
+/// output rescaled. (That the rescaling can be put off is FlashAttention-4's idea.)
 template <int Keys, bool Alibi>
 struct SoftmaxWeights {
   static constexpr bool is_softmax = true;
   static constexpr float exponent_offset = 0.0f;
+  static constexpr float slack = 8.0f;
 
-  float sum[2] = {}, largest[2] = {-INFINITY, -INFINITY}, correction[2] = {1.0f, 1.0f};
+  float sum[2] = {}, reference[2] = {-INFINITY, -INFINITY}, correction[2];
+  bool corrects;
 
   __device__ explicit SoftmaxWeights(const AttentionForward&) {}
 
-  template <bool Edge>
-  __device__ void exponentiate(float (&s)[Keys / 2], const LogitFactors& factors,
-                               const VisibleBand& band, const LogitPosition& at) {
+  __device__ void weigh(uint32_t (&p)[Keys / 4], float (&s)[Keys / 2],
+                        const LogitFactors& factors) {
     // Without ALiBi the maximum is taken of the products themselves, so that scaling and
     // subtraction are one multiply-add; needs_distance() keeps scales that would turn the order
     // round away.
-    if (Alibi) {
-      const LinearDistance<LogitPosition> linear(factors, at);
-#pragma unroll
-      for (int i = 0; i < Keys / 2; ++i) {
-        s[i] = Edge ? factors.exponent(s[i], at.distance(0, i / 4, i & 3))
-                    : linear.exponent(factors, s[i], i / 4, i & 3);
-      }
-    }
     const float product = Alibi ? 1.0f : factors.product;
+    const float sum_before[2] = {sum[0], sum[1]};
+    // As integers, numbers above 0 are in order, and above those below 0; NaN is above all.
+    int most[2] = {0, 0};
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float here = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < Keys / 8; ++n) {
-#pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          if (Edge && !at.visible(band, 0, n, e)) s[4 * n + e] = -INFINITY;
-          here = fmaxf(here, s[4 * n + e]);
-        }
-      }
-      here = max_lanes<3>(here) * product;
-      const float now = fmaxf(largest[half], here);
-      // A row that has seen no key yet: any finite number keeps its weights 0 and not NaN.
-      const float reference = Edge && now == -INFINITY ? 0.0f : now;
-      correction[half] = exp2_fast(largest[half] - reference);
-      largest[half] = now;
-      float total = 0.0f;
-#pragma unroll
-      for (int n = 0; n < Keys / 8; ++n) {
-#pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          s[4 * n + e] = exp2_fast(fmaf(s[4 * n + e], product, -reference));
-          total += s[4 * n + e];
-        }
-      }
-      sum[half] = fmaf(sum[half], correction[half], total);
+    for (int i = 0; i < Keys / 2; i += 2) {
+      const int half = i / 2 & 1;
+      const float z0 = fmaf(s[i], product, -reference[half]);
+      const float z1 = fmaf(s[i + 1], product, -reference[half]);
+      most[half] = __vimax3_s32(most[half], __float_as_int(z0), __float_as_int(z1));
+      const float e0 = exp2_fast(z0), e1 = exp2_fast(z1);
+      sum[half] += e0;
+      sum[half] += e1;
+      p[i / 2] = pack_bf16(e0, e1);
     }
-  }
-
-  __device__ void pack(uint32_t (&p)[Keys / 4], const float (&s)[Keys / 2]) const {
+    pin(p);
+    corrects = __any_sync(0xffffffffu, max(most[0], most[1]) > __float_as_int(slack));
+    if (corrects) {
 #pragma unroll
-    for (int i = 0; i < Keys / 4; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+      for (int half = 0; half < 2; ++half) {
+        float here = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < Keys / 8; ++n)
+          here = fmaxf(fmaxf(here, s[4 * n + 2 * half]), s[4 * n + 2 * half + 1]);
+        const float now = fmaxf(reference[half], max_lanes<3>(here) * product);
+        // A row that has seen no key yet: any finite number keeps its weights 0 and not NaN.
+        const float offset = now == -INFINITY ? 0.0f : now;
+        correction[half] = exp2_fast(reference[half] - offset);
+        reference[half] = now;
+        sum[half] = sum_before[half] * correction[half];
+#pragma unroll
+        for (int n = 0; n < Keys / 8; ++n) {
+          float& s0 = s[4 * n + 2 * half];
+          float& s1 = s[4 * n + 2 * half + 1];
+          s0 = exp2_fast(fmaf(s0, product, -offset));
+          s1 = exp2_fast(fmaf(s1, product, -offset));
+          sum[half] += s0 + s1;
+          p[2 * n + half] = pack_bf16(s0, s1);
+        }
+      }
+    }
   }
 
   template <int Count>
   __device__ void rescale(float (&out)[Count]) const {
+    if (corrects) {
 #pragma unroll
-    for (int i = 0; i < Count; ++i) out[i] *= correction[i >> 1 & 1];
+      for (int i = 0; i < Count; ++i) out[i] *= correction[i >> 1 & 1];
+    }
   }
 
   __device__ float finish(int half, const LogitFactors& factors, float& row_sum,
@@ -247,7 +304,7 @@ struct SoftmaxWeights {
     const float total = sum_lanes<3>(sum[half]);
     row_sum = total > 0.0f ? 1.0f : 0.0f;
     const float constant = Alibi ? 0.0f : factors.constant;  // with ALiBi the maximum holds it
-    log_sum_exp = total > 0.0f ? (largest[half] + log2f(total) + constant) * ln_2 : -INFINITY;
+    log_sum_exp = total > 0.0f ? (reference[half] + log2f(total) + constant) * ln_2 : -INFINITY;
     return total > 0.0f ? 1.0f / total : 0.0f;
   }
 };

@@ -56,6 +56,20 @@ __device__ __forceinline__ void barrier_wait(SharedAddress barrier, uint32_t par
       "r"(parity)
       : "memory");
 }
+/// Whether that phase has ended, without waiting for it.
+__device__ __forceinline__ bool barrier_test(SharedAddress barrier, uint32_t parity) {
+  int ended;
+  asm volatile(
+      "{\n"
+      ".reg .pred ended;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 ended, [%1], %2;\n"
+      "selp.b32 %0, 1, 0, ended;\n"
+      "}\n"
+      : "=r"(ended)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return ended != 0;
+}
 
 // ---- bulk copies; all are issued by one thread
 
