@@ -140,6 +140,20 @@ __device__ __forceinline__ int load_acquire(const int* from) {
 __device__ __forceinline__ void add_release(int* to, int value) {
   asm volatile("red.release.gpu.global.add.s32 [%0], %1;\n" ::"l"(to), "r"(value) : "memory");
 }
+/// Zero where `reads` is false, without a branch.
+__device__ __forceinline__ uint32_t load_shared_if(bool reads, SharedAddress from) {
+  uint32_t value = 0;
+  asm volatile(
+      "{\n"
+      ".reg .pred reads;\n"
+      "setp.ne.s32 reads, %2, 0;\n"
+      "@reads ld.shared.u32 %0, [%1];\n"
+      "}\n"
+      : "+r"(value)
+      : "r"(from), "r"(static_cast<int>(reads))
+      : "memory");
+  return value;
+}
 __device__ __forceinline__ void store_shared_pair(SharedAddress to, float a, float b) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(to), "f"(a), "f"(b) : "memory");
 }

@@ -64,9 +64,17 @@ class TicketDesk {
     barrier_arrive(empty_);
     return ticket;
   }
-  /// The next ticket, for a whole warp as one reader: its first lane draws, so that no other one
-  /// can miss a phase of the barrier.
-  __device__ int draw_in_warp() { return uniform(lane_index() == 0 ? draw() : 0); }
+  /// The next ticket, for a whole warp as one reader. All lanes wait, so that none can miss a phase
+  /// and the warp stays together, without which ptxas makes every product wait; the first one
+  /// reads.
+  __device__ int draw_in_warp() {
+    barrier_wait(full_, parity_);
+    parity_ ^= 1;
+    const int ticket = static_cast<int>(load_shared_if(lane_index() == 0, ticket_));
+    __syncwarp();
+    if (lane_index() == 0) barrier_arrive(empty_);
+    return uniform(ticket);
+  }
 
  private:
   SharedAddress full_, empty_, ticket_;
