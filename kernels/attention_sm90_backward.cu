@@ -59,13 +59,14 @@ int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic
   }
   // Blocks of one pair follow each other through its queries, and each runs later than the one in
   // front of it by what a share takes to arrive, a step or two. While few blocks work on a pair
-  // that is a delay at the beginning; where they are as many as a third of the pair's tiles, those
-  // that draw the next tiles catch up with the last ones. (They pass by the same queries shortly
-  // after one another, so that the rest of the pair need not be in L2.) Under a causal mask blocks
-  // also have to wait for each other where they begin, at their keys' positions. Factors were
-  // measured; groups are equal, so that the last one fills the device too.
-  const int64_t wanted =
-      ceil_div(int64_t{device_limits().multiprocessors} * (shape.causal ? 12 : 4), key_tiles);
+  // that is a delay at the beginning alone: where they are no more than a quarter of the pair's
+  // tiles, those that draw the next tiles do not catch up with the last ones. Under a causal mask
+  // blocks begin at their keys' positions and wait there for those in front of them to come by:
+  // three at a time were best. (They pass by the same queries shortly after one another, so that
+  // the rest of the pair need not be in L2.) Groups are equal, so that the last one fills the
+  // device too.
+  const int64_t blocks = device_limits().multiprocessors;
+  const int64_t wanted = ceil_div(blocks, shape.causal ? 3 : std::max(key_tiles / 4, 1));
   return static_cast<int>(ceil_div(pairs, ceil_div(pairs, wanted)));
 }
 
