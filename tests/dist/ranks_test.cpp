@@ -69,9 +69,10 @@ class Ranks : public SmallRun {
     return 1e-6 * (relative ? std::max(1.0, loss) : 1.0);
   }
 
-  /// Losses agree. Gradients of float are added in another order, which makes some roundings of
-  /// 2^-24, and steps carry them on and add theirs: norms, of each layer too, are right to ten a
-  /// step, of the norm of all.
+  /// Losses agree. Gradients of float are added in another order, and steps amplify those roundings
+  /// of 2^-24, by how much depends on the processor: some hundred times in 20 steps. A part of a
+  /// gradient that is missing, doubled or stale moves its norm by percents. Norms, of each layer
+  /// too, are held to 1e-4 of the norm of all.
   void expect_same_curve(const std::string& a, const std::string& b, bool relative = false) const {
     const auto ours = metrics(a), theirs = metrics(b);
     ASSERT_EQ(ours.size(), theirs.size());
@@ -89,9 +90,8 @@ class Ranks : public SmallRun {
       }
       if (ours[i]["split"] != "train") continue;
       const auto norm = ours[i]["grad_norm"].get<double>();
-      const double roundings = 10.0 * ours[i]["step"].get<double>();
       const auto expect_same_norm = [&](double ours, double theirs) {
-        EXPECT_NEAR(ours, theirs, roundings * 0x1p-24 * norm);
+        EXPECT_NEAR(ours, theirs, 1e-4 * norm);
       };
       expect_same_norm(norm, theirs[i]["grad_norm"].get<double>());
       ASSERT_GT(ours[i]["layer_grad_norm"].size(), 0u);
