@@ -48,8 +48,6 @@ export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
 flags=(-np "$ranks" --bind-to none)
 if mpirun --version 2>/dev/null | grep -q "Open MPI"; then
-  # On Ctrl-C mpirun tells its ranks to stop and kills them after a second: too short to write a checkpoint.
-  flags+=(--mca odls_base_sigkill_timeout "${CHECKPOINT_SECONDS:-300}")
   [ -z "$hosts" ] || flags+=(--host "$hosts")
   [ -n "$hosts" ] || [ "$ranks" -le "$(nproc)" ] || flags+=(--oversubscribe)
   [ "$(id -u)" -ne 0 ] || flags+=(--allow-run-as-root)
@@ -62,4 +60,12 @@ if mpirun --version 2>/dev/null | grep -q "Open MPI"; then
 elif [ -n "$hosts" ]; then
   flags+=(-hosts "$hosts")
 fi
-exec mpirun "${flags[@]}" build/trainer --config "$config" "$@"
+# Told to end by Ctrl-C, mpirun kills its ranks after a second, too short to write a checkpoint. SIGUSR1 it only passes on to them, and
+# they take it for SIGTERM; so mpirun is kept from the terminal's signals. The second time it gets SIGTERM, which ends all at once.
+setsid mpirun "${flags[@]}" build/trainer --config "$config" "$@" </dev/null &
+mpirun=$!
+stop=USR1
+trap 'kill -s "$stop" "$mpirun" 2>/dev/null || true; stop=TERM' INT TERM HUP
+# A signal interrupts wait; once mpirun has ended, it gives mpirun's exit code.
+while kill -0 "$mpirun" 2>/dev/null; do wait "$mpirun" || true; done
+wait "$mpirun"

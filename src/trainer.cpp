@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -108,11 +109,17 @@ void make_run_folder(const std::filesystem::path& folder,
 void check_ranks(const Config& config, int ranks) {
   if (ranks == 1) return;
   const TrainConfig& train = config.train;
-  if (train.global_batch % (train.micro_batch * ranks) != 0) {
-    throw UsageError(
-        "train.global_batch, {}, is not a multiple of train.micro_batch, {}, times {} ranks",
-        train.global_batch, train.micro_batch, ranks);
+  if (train.global_batch % (train.micro_batch * ranks) == 0) return;
+  const std::string problem = fmt::format(
+      "train.global_batch, {}, is not a multiple of train.micro_batch, {}, times {} ranks",
+      train.global_batch, train.micro_batch, ranks);
+  const int64_t share = train.global_batch / ranks;
+  if (train.global_batch % ranks != 0) {
+    throw UsageError("{}, nor of {}: choose another train.global_batch or number of ranks", problem,
+                     ranks);
   }
+  throw UsageError("{}: set train.micro_batch={}, or another divisor of {}", problem,
+                   std::gcd(share, train.micro_batch), share);
 }
 
 void run(const Arguments& arguments, ProcessGroup& group) {

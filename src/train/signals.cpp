@@ -14,7 +14,7 @@ std::atomic<int> received{0};
 static_assert(std::atomic<int>::is_always_lock_free);
 std::atomic<bool> installed{false};
 
-void handle(int signal) { received.store(signal); }
+void handle(int signal) { received.store(signal == SIGUSR1 ? SIGTERM : signal); }
 
 void install(int signal, int flags, struct sigaction* earlier) {
   struct sigaction action {};
@@ -36,11 +36,13 @@ StopSignal::StopSignal() {
   // schedulers and mpirun both may send it.
   install(SIGINT, SA_RESTART | static_cast<int>(SA_RESETHAND), &earlier_interrupt_);
   install(SIGTERM, SA_RESTART, &earlier_terminate_);
+  install(SIGUSR1, SA_RESTART, &earlier_user_);
 }
 
 StopSignal::~StopSignal() {
   ::sigaction(SIGINT, &earlier_interrupt_, nullptr);
   ::sigaction(SIGTERM, &earlier_terminate_, nullptr);
+  ::sigaction(SIGUSR1, &earlier_user_, nullptr);
   installed.store(false);
 }
 

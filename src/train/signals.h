@@ -5,8 +5,9 @@
 
 namespace sigtrain {
 
-/// While it lives, SIGINT and SIGTERM set a flag that the loop asks for between steps. A second
-/// Ctrl-C ends the process at once. The earlier handlers come back with the destructor. One at a
+/// While it lives, SIGINT and SIGTERM set a flag that the loop asks for between steps; SIGUSR1,
+/// which mpirun passes on without ending its ranks, counts as SIGTERM. A second Ctrl-C ends the
+/// process at once. The earlier handlers come back with the destructor. One at a
 /// time: a second object throws Error.
 class StopSignal {
  public:
@@ -22,6 +23,7 @@ class StopSignal {
  private:
   struct sigaction earlier_interrupt_ {};
   struct sigaction earlier_terminate_ {};
+  struct sigaction earlier_user_ {};
 };
 
 }  // namespace sigtrain

@@ -393,6 +393,43 @@ TEST_F(Ranks, AllStopAtTheStepInWhichOneIsToldTo) {
   EXPECT_TRUE(fs::exists(checkpoint("long", step)));
 }
 
+/// scripts/launch_mpirun.sh -n 2, in a project that has nothing but it and the trainer.
+class LaunchScript : public Ranks {
+ protected:
+  std::unique_ptr<Process> launch_by_script(const Words& arguments) const {
+    fs::create_directories(folder() / "build");
+    fs::create_directories(folder() / "scripts");
+    fs::create_symlink(trainer(), folder() / "build/trainer");
+    for (const std::string name : {"launch_mpirun.sh", "common.sh"})
+      fs::create_symlink(fs::path(SIGTRAIN_SOURCE_DIR) / "scripts" / name,
+                         folder() / "scripts" / name);
+    return std::make_unique<Process>(
+        Words{"scripts/launch_mpirun.sh", "-n", "2", "small.yaml", "--device", "cpu"} + arguments,
+        folder(), std::map<std::string, std::string>{{"OMPI_MCA_rmaps_base_oversubscribe", "1"}});
+  }
+};
+
+TEST_F(LaunchScript, EndsWhenTheRanksRefuse) {
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessResult result =
+      launch_by_script({"--set", "train.global_batch=12", "--set", "train.micro_batch=4"})->wait();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  EXPECT_EQ(result.exit_code, 2) << result.output();
+  EXPECT_THAT(result.output(), HasSubstr("set train.micro_batch=2, or another divisor of 6"));
+  EXPECT_LT(took.count(), 30.0);
+}
+
+TEST_F(LaunchScript, StopsTheRanksWithACheckpoint) {
+  const auto process = launch_by_script(kLongRun);
+  wait_for_step("long", 25, *process);
+  process->send(SIGTERM);
+  const ProcessResult result = process->wait();
+  EXPECT_EQ(result.exit_code, 0) << result.output();
+  const auto step = metrics("long").back()["step"].get<int64_t>();
+  EXPECT_THAT(result.output(), HasSubstr("stopped by SIGTERM after step " + std::to_string(step)));
+  EXPECT_TRUE(fs::exists(checkpoint("long", step)));
+}
+
 TEST_F(Ranks, OneOfThemWritesAndSpeaks) {
   const ProcessResult result = run_ranks_well(2, kRun);
   EXPECT_THAT(result.output(), AllOf(HasSubstr("[rank 0] step 20/20"), Not(HasSubstr("[rank 1]"))));

@@ -27,6 +27,12 @@ TEST(StopSignal, RemembersTheSignalAndRestoresTheHandlers) {
   EXPECT_EQ(again.signal(), SIGINT);
 }
 
+TEST(StopSignal, TakesWhatMpirunPassesOnForSigterm) {
+  const StopSignal stop;
+  raise(SIGUSR1);
+  EXPECT_EQ(stop.signal(), SIGTERM);
+}
+
 TEST(StopSignalDeathTest, ASecondInterruptEndsTheProcess) {
   EXPECT_EXIT(
       {
