@@ -4,19 +4,8 @@
 # usage: scripts/train_85m_pair.sh [sigmoid] [softmax] [--set KEY=VALUE]...     (default: both)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-kinds=() more=()
-while [ $# -gt 0 ]; do
-  case "$1" in
-    sigmoid | softmax) kinds+=("$1"); shift ;;
-    --set)
-      [ $# -ge 2 ] || { echo "error: --set needs KEY=VALUE" >&2; exit 2; }
-      more+=(--set "$2"); shift 2 ;;
-    -h | --help) sed -n '2,4s/^# //p' scripts/train_85m_pair.sh; exit 0 ;;
-    *) echo "error: unknown argument '$1'; see --help" >&2; exit 2 ;;
-  esac
-done
-[ ${#kinds[@]} -gt 0 ] || kinds=(sigmoid softmax)
+# shellcheck source=scripts/train_pair.sh
+source scripts/train_pair.sh
 
 settings=(
   train.global_batch=32           # 131,072 tokens a step; at the configs' 1M there would be 150 steps
@@ -28,13 +17,4 @@ settings=(
   eval.sequences=64               # 262,144 tokens, always the same
   checkpoint.every=0              # at the end alone
 )
-set_settings=()
-for setting in "${settings[@]}"; do set_settings+=(--set "$setting"); done
-for kind in "${kinds[@]}"; do
-  started=$SECONDS
-  "${TRAINER:-build/trainer}" --config "configs/lm_85m_$kind.yaml" --device cuda "${set_settings[@]}" "${more[@]}"
-  echo "$kind: $((SECONDS - started)) s"
-done
-if [ ${#kinds[@]} -gt 1 ]; then
-  /usr/bin/python3 tools/compare.py runs/lm_85m_sigmoid runs/lm_85m_softmax --output runs/comparison_85m
-fi
+train_pair lm_85m lm_85m comparison_85m "$@"
