@@ -8,10 +8,11 @@ softmax and sinusoids, so that its scaled_dot_product_attention has no mask and 
 FlashAttention-2 or cuDNN, whichever is named. Needs torch.
 
 usage: tools/bench/speech_encoder.py [--build build] [--batch 8] [--seconds 15 30] [--steps 30]
-                                    [--regional]
+                                    [--modes default reduce-overhead] [--regional]
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import subprocess
@@ -70,8 +71,9 @@ def make_encoder():
                        for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1))
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
             out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-            x = x + self.attention_scale * self.out(out)
-            return x + self.mlp_scale * self.down(F.gelu(self.up(self.mlp_norm(x))))
+            x = x + self.attention_scale.to(x.dtype) * self.out(out)
+            mlp = self.down(F.gelu(self.up(self.mlp_norm(x))))
+            return x + self.mlp_scale.to(x.dtype) * mlp
 
     class Encoder(nn.Module):
         def __init__(self):
@@ -82,7 +84,7 @@ def make_encoder():
 
         def forward(self, features, positions):
             x = F.glu(self.convolution(features.transpose(1, 2)), dim=1).transpose(1, 2)
-            x = x + positions
+            x = x + positions.to(x.dtype)
             for layer in self.layers:
                 x = layer(x)
             return self.head(self.final_norm(x))
@@ -90,20 +92,21 @@ def make_encoder():
     return Encoder()
 
 
-def time_pytorch(batch, seconds, steps, backend, regional):
+def time_pytorch(batch, seconds, steps, backend, mode, regional):
     """Median seconds of audio a second of the encoder under torch.compile."""
     import torch
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    torch._dynamo.reset()  # else a second size would be compiled as one of many
     torch.manual_seed(1)
     torch.set_float32_matmul_precision("high")
     model = make_encoder().cuda()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, fused=True)
     if regional:
         for layer in model.layers:
-            layer.compile()
-    compiled = model if regional else torch.compile(model)
+            layer.compile(mode=mode)
+    compiled = model if regional else torch.compile(model, mode=mode)
     feature_frames = 100 * seconds - 2
     frames = (feature_frames + 2) // 3
     features = torch.randn(batch, feature_frames, 80, device="cuda")
@@ -136,8 +139,10 @@ def main():
     parser.add_argument("--seconds", type=int, nargs="+", default=[15, 30])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--backends", nargs="+", default=["flash", "cudnn"])
+    parser.add_argument("--modes", nargs="+", default=["default"], help="of torch.compile, such "
+                        "as reduce-overhead, which replays CUDA graphs (default: %(default)s)")
     parser.add_argument("--regional", action="store_true",
-                        help="compile one block for all: minutes less, a few per cent slower")
+                        help="compile one block for all: minutes less, but the host then takes longer than the GPU")
     arguments = parser.parse_args()
     for seconds in arguments.seconds:
         results = {}
@@ -146,16 +151,17 @@ def main():
                 results[kind] = time_trainer(arguments.build, kind, arguments.batch, seconds,
                                              arguments.steps, f"{folder}/{kind}")
         peers = {}
-        for backend in arguments.backends:
+        for backend, mode in itertools.product(arguments.backends, arguments.modes):
+            name = f"PyTorch, {mode}, {backend}"
             try:
-                peers[f"PyTorch, compiled, {backend}"] = time_pytorch(
-                    arguments.batch, seconds, arguments.steps, backend, arguments.regional)
+                peers[name] = time_pytorch(arguments.batch, seconds, arguments.steps, backend, mode,
+                                           arguments.regional)
             except RuntimeError as error:
-                print(f"{backend}: {str(error).splitlines()[0]}")
+                print(f"{name}: {str(error).splitlines()[0]}")
         best = max(peers.values(), default=None)
         for name, speed in (results | peers).items():
             ratio = f"{speed / best:.2f} of PyTorch's best" if best else ""
-            print(f"{arguments.batch} x {seconds} s: {name:28} {speed:8.0f} s of audio/s  {ratio}",
+            print(f"{arguments.batch} x {seconds} s: {name:32} {speed:8.0f} s of audio/s  {ratio}",
                   flush=True)
 
 
