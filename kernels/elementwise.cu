@@ -165,87 +165,82 @@ void multiply_by_derivative(const bf16* x, bf16* dx, int64_t rows, int64_t width
 // large |x| the exponential goes to infinity or 0, and the result to 0 or 1.
 __device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
-// A part never crosses the end of a row: with wide accesses `hidden` is a multiple of 8. Element
-// counts fit 32 bits (the launcher sees to it), where division is cheap.
-struct SwigluForward {
+struct ValueAndDerivative {
+  float value, derivative;
+};
+
+struct Sigmoid {
+  __device__ static float value(float x) { return sigmoid(x); }
+  __device__ static ValueAndDerivative both(float x) {
+    const float s = sigmoid(x);
+    return {s, s * (1.0f - s)};
+  }
+};
+
+/// x sigmoid(x)
+struct Silu {
+  __device__ static float value(float x) { return x * sigmoid(x); }
+  __device__ static ValueAndDerivative both(float x) {
+    const float s = sigmoid(x);
+    return {x * s, s * (1.0f + x * (1.0f - s))};
+  }
+};
+
+/// Which half of a row the gate is; the other half is the value that it multiplies.
+enum class GateHalf { first, second };
+
+/// Where element `begin` of [rows, hidden] has its value and its gate in [rows, 2 hidden]. A part
+/// never crosses the end of a row: with wide accesses `hidden` is a multiple of 8. Element counts
+/// fit 32 bits (the launcher sees to it), where division is cheap.
+template <GateHalf kGate>
+struct GatedIndex {
+  __device__ GatedIndex(int64_t begin, uint32_t hidden) {
+    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
+    const int64_t first = begin + int64_t{row} * hidden;  // row * 2 hidden + column
+    gate = kGate == GateHalf::first ? first : first + hidden;
+    value = kGate == GateHalf::first ? first + hidden : first;
+  }
+  int64_t value, gate;
+};
+
+template <typename Function, GateHalf kGate>
+struct GatedForward {
   const bf16* x;
   bf16* y;
   uint32_t hidden;
   __device__ void operator()(int64_t begin, int64_t end) const {
-    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
-    const int64_t gate_at = begin + int64_t{row} * hidden;  // row * 2 hidden + column
-    float gate[8], up[8];
-    load_part(x, gate_at, gate_at + (end - begin), gate);
-    load_part(x, gate_at + hidden, gate_at + hidden + (end - begin), up);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) up[i] *= gate[i] * sigmoid(gate[i]);
-    store_part(y, begin, end, up);
-  }
-};
-
-// silu'(g) = s + g s (1 - s) with s = sigmoid(g)
-struct SwigluBackward {
-  const bf16* x;
-  const bf16* dy;
-  bf16* dx;
-  uint32_t hidden;
-  __device__ void operator()(int64_t begin, int64_t end) const {
-    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
-    const int64_t gate_at = begin + int64_t{row} * hidden, up_at = gate_at + hidden;
+    const GatedIndex<kGate> at(begin, hidden);
     const int64_t n = end - begin;
-    float gate[8], up[8], d[8];
-    load_part(x, gate_at, gate_at + n, gate);
-    load_part(x, up_at, up_at + n, up);
-    load_part(dy, begin, end, d);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float g = gate[i], s = sigmoid(g);
-      gate[i] = d[i] * up[i] * s * (1.0f + g * (1.0f - s));
-      up[i] = d[i] * g * s;
-    }
-    store_part(dx, gate_at, gate_at + n, gate);
-    store_part(dx, up_at, up_at + n, up);
-  }
-};
-
-// Rows of x are (value, gate); else as SwigluForward.
-struct GluForward {
-  const bf16* x;
-  bf16* y;
-  uint32_t hidden;
-  __device__ void operator()(int64_t begin, int64_t end) const {
-    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
-    const int64_t value_at = begin + int64_t{row} * hidden, n = end - begin;
     float value[8], gate[8];
-    load_part(x, value_at, value_at + n, value);
-    load_part(x, value_at + hidden, value_at + hidden + n, gate);
+    load_part(x, at.value, at.value + n, value);
+    load_part(x, at.gate, at.gate + n, gate);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) value[i] *= sigmoid(gate[i]);
+    for (int i = 0; i < 8; ++i) value[i] *= Function::value(gate[i]);
     store_part(y, begin, end, value);
   }
 };
 
-struct GluBackward {
+template <typename Function, GateHalf kGate>
+struct GatedBackward {
   const bf16* x;
   const bf16* dy;
   bf16* dx;
   uint32_t hidden;
   __device__ void operator()(int64_t begin, int64_t end) const {
-    const uint32_t row = static_cast<uint32_t>(begin) / hidden;
-    const int64_t value_at = begin + int64_t{row} * hidden, gate_at = value_at + hidden;
+    const GatedIndex<kGate> at(begin, hidden);
     const int64_t n = end - begin;
     float value[8], gate[8], d[8];
-    load_part(x, value_at, value_at + n, value);
-    load_part(x, gate_at, gate_at + n, gate);
+    load_part(x, at.value, at.value + n, value);
+    load_part(x, at.gate, at.gate + n, gate);
     load_part(dy, begin, end, d);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float s = sigmoid(gate[i]);
-      gate[i] = d[i] * value[i] * s * (1.0f - s);
-      value[i] = d[i] * s;
+      const ValueAndDerivative f = Function::both(gate[i]);
+      gate[i] = d[i] * value[i] * f.derivative;
+      value[i] = d[i] * f.value;
     }
-    store_part(dx, value_at, value_at + n, value);
-    store_part(dx, gate_at, gate_at + n, gate);
+    store_part(dx, at.value, at.value + n, value);
+    store_part(dx, at.gate, at.gate + n, gate);
   }
 };
 
@@ -353,6 +348,30 @@ int64_t gated_rows_per_launch(int64_t hidden) {
   return std::max<int64_t>(1, (int64_t{1} << 31) / std::max<int64_t>(1, hidden));
 }
 
+template <typename Function, GateHalf kGate>
+void gated_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {
+  const bool aligned = hidden % vector_size == 0 && aligned16(x, y);
+  const int64_t most = gated_rows_per_launch(hidden);
+  for (int64_t row = 0; row < rows; row += most) {
+    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
+                 GatedForward<Function, kGate>{x + row * 2 * hidden, y + row * hidden,
+                                               static_cast<uint32_t>(hidden)});
+  }
+}
+
+template <typename Function, GateHalf kGate>
+void gated_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int64_t hidden,
+                    cudaStream_t stream) {
+  const bool aligned = hidden % vector_size == 0 && aligned16(x, dy, dx);
+  const int64_t most = gated_rows_per_launch(hidden);
+  for (int64_t row = 0; row < rows; row += most) {
+    launch_parts(
+        aligned, std::min(most, rows - row) * hidden, stream,
+        GatedBackward<Function, kGate>{x + row * 2 * hidden, dy + row * hidden,
+                                       dx + row * 2 * hidden, static_cast<uint32_t>(hidden)});
+  }
+}
+
 }  // namespace
 
 void fill(void* x, int64_t count, int element_bytes, uint64_t bits, cudaStream_t stream) {
@@ -402,44 +421,21 @@ int64_t activation_backward_partials(int64_t rows, int64_t width) {
 }
 
 void swiglu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {
-  const bool aligned = hidden % vector_size == 0 && aligned16(x, y);
-  const int64_t most = gated_rows_per_launch(hidden);
-  for (int64_t row = 0; row < rows; row += most) {
-    launch_parts(
-        aligned, std::min(most, rows - row) * hidden, stream,
-        SwigluForward{x + row * 2 * hidden, y + row * hidden, static_cast<uint32_t>(hidden)});
-  }
+  gated_forward<Silu, GateHalf::first>(x, y, rows, hidden, stream);
 }
 
 void swiglu_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int64_t hidden,
                      cudaStream_t stream) {
-  const bool aligned = hidden % vector_size == 0 && aligned16(x, dy, dx);
-  const int64_t most = gated_rows_per_launch(hidden);
-  for (int64_t row = 0; row < rows; row += most) {
-    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
-                 SwigluBackward{x + row * 2 * hidden, dy + row * hidden, dx + row * 2 * hidden,
-                                static_cast<uint32_t>(hidden)});
-  }
+  gated_backward<Silu, GateHalf::first>(x, dy, dx, rows, hidden, stream);
 }
 
 void glu_forward(const bf16* x, bf16* y, int64_t rows, int64_t hidden, cudaStream_t stream) {
-  const bool aligned = hidden % vector_size == 0 && aligned16(x, y);
-  const int64_t most = gated_rows_per_launch(hidden);
-  for (int64_t row = 0; row < rows; row += most) {
-    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
-                 GluForward{x + row * 2 * hidden, y + row * hidden, static_cast<uint32_t>(hidden)});
-  }
+  gated_forward<Sigmoid, GateHalf::second>(x, y, rows, hidden, stream);
 }
 
 void glu_backward(const bf16* x, const bf16* dy, bf16* dx, int64_t rows, int64_t hidden,
                   cudaStream_t stream) {
-  const bool aligned = hidden % vector_size == 0 && aligned16(x, dy, dx);
-  const int64_t most = gated_rows_per_launch(hidden);
-  for (int64_t row = 0; row < rows; row += most) {
-    launch_parts(aligned, std::min(most, rows - row) * hidden, stream,
-                 GluBackward{x + row * 2 * hidden, dy + row * hidden, dx + row * 2 * hidden,
-                             static_cast<uint32_t>(hidden)});
-  }
+  gated_backward<Sigmoid, GateHalf::second>(x, dy, dx, rows, hidden, stream);
 }
 
 void set_random_step(uint64_t* value, uint64_t step, cudaStream_t stream) {

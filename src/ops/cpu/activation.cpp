@@ -25,6 +25,50 @@ void apply(const Tensor& x, const Tensor& y) {
   });
 }
 
+/// Which half of a row the gate is; the other half is the value that it multiplies.
+enum class GateHalf { first, second };
+
+/// y = value Function(gate), rows of x being the two halves.
+template <typename Function, GateHalf kGate, typename Real>
+void gated_forward(const Tensor& x, const Tensor& y) {
+  const int64_t hidden = y.columns();
+  const int64_t gate_at = kGate == GateHalf::first ? 0 : hidden, value_at = hidden - gate_at;
+  const Real* in = x.as<Real>();
+  Real* out = y.as<Real>();
+  for_rows(y.rows(), hidden, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real* x_row = in + n * 2 * hidden;
+      const Real *value = x_row + value_at, *gate = x_row + gate_at;
+      Real* row = out + n * hidden;
+#pragma omp simd
+      for (int64_t f = 0; f < hidden; ++f) row[f] = Function::value(gate[f]) * value[f];
+    }
+  });
+}
+
+template <typename Function, GateHalf kGate, typename Real>
+void gated_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
+  const int64_t hidden = dy.columns();
+  const int64_t gate_at = kGate == GateHalf::first ? 0 : hidden, value_at = hidden - gate_at;
+  const Real *in = x.as<Real>(), *dout = dy.as<Real>();
+  Real* gradient = dx.as<Real>();
+  for_rows(dy.rows(), hidden, [=](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Real *x_row = in + n * 2 * hidden, *dy_row = dout + n * hidden;
+      const Real *value = x_row + value_at, *gate = x_row + gate_at;
+      Real* dx_row = gradient + n * 2 * hidden;
+      Real *d_value = dx_row + value_at, *d_gate = dx_row + gate_at;
+#pragma omp simd
+      for (int64_t f = 0; f < hidden; ++f) {
+        const auto function = Function::both(gate[f]);
+        const Real v = value[f], d = dy_row[f];
+        d_value[f] = d * function.value;
+        d_gate[f] = d * v * function.derivative;
+      }
+    }
+  });
+}
+
 }  // namespace
 
 template <typename Real>
@@ -42,72 +86,22 @@ void CpuOps<Real>::activation_forward(Activation activation, const Tensor& x, co
 
 template <typename Real>
 void CpuOps<Real>::swiglu_forward(const Tensor& x, const Tensor& y) {
-  const int64_t hidden = y.columns();
-  const Real* in = x.as<Real>();
-  Real* out = y.as<Real>();
-  for_rows(y.rows(), hidden, [=](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const Real *gate = in + n * 2 * hidden, *up = gate + hidden;
-      Real* row = out + n * hidden;
-#pragma omp simd
-      for (int64_t f = 0; f < hidden; ++f) row[f] = gate[f] * sigmoid(gate[f]) * up[f];
-    }
-  });
+  gated_forward<Silu, GateHalf::first, Real>(x, y);
 }
 
-// silu'(g) = sigmoid(g) + g sigmoid'(g)
 template <typename Real>
 void CpuOps<Real>::swiglu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
-  const int64_t hidden = dy.columns();
-  const Real *in = x.as<Real>(), *dout = dy.as<Real>();
-  Real* gradient = dx.as<Real>();
-  for_rows(dy.rows(), hidden, [=](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const Real *gate = in + n * 2 * hidden, *up = gate + hidden, *dy_row = dout + n * hidden;
-      Real *d_gate = gradient + n * 2 * hidden, *d_up = d_gate + hidden;
-#pragma omp simd
-      for (int64_t f = 0; f < hidden; ++f) {
-        const Real g = gate[f], u = up[f], d = dy_row[f];
-        const auto s = sigmoid_and_derivative(g);
-        d_gate[f] = d * u * (s.value + g * s.derivative);
-        d_up[f] = d * g * s.value;
-      }
-    }
-  });
+  gated_backward<Silu, GateHalf::first, Real>(x, dy, dx);
 }
 
 template <typename Real>
 void CpuOps<Real>::glu_forward(const Tensor& x, const Tensor& y) {
-  const int64_t hidden = y.columns();
-  const Real* in = x.as<Real>();
-  Real* out = y.as<Real>();
-  for_rows(y.rows(), hidden, [=](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const Real *value = in + n * 2 * hidden, *gate = value + hidden;
-      Real* row = out + n * hidden;
-#pragma omp simd
-      for (int64_t f = 0; f < hidden; ++f) row[f] = value[f] * sigmoid(gate[f]);
-    }
-  });
+  gated_forward<Sigmoid, GateHalf::second, Real>(x, y);
 }
 
 template <typename Real>
 void CpuOps<Real>::glu_backward(const Tensor& x, const Tensor& dy, const Tensor& dx) {
-  const int64_t hidden = dy.columns();
-  const Real *in = x.as<Real>(), *dout = dy.as<Real>();
-  Real* gradient = dx.as<Real>();
-  for_rows(dy.rows(), hidden, [=](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const Real *value = in + n * 2 * hidden, *gate = value + hidden, *dy_row = dout + n * hidden;
-      Real *d_value = gradient + n * 2 * hidden, *d_gate = d_value + hidden;
-#pragma omp simd
-      for (int64_t f = 0; f < hidden; ++f) {
-        const auto s = sigmoid_and_derivative(gate[f]);
-        d_value[f] = dy_row[f] * s.value;
-        d_gate[f] = dy_row[f] * value[f] * s.derivative;
-      }
-    }
-  });
+  gated_backward<Sigmoid, GateHalf::second, Real>(x, dy, dx);
 }
 
 #define SIGTRAIN_INSTANTIATE(Real)                                                          \

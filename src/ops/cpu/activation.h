@@ -1,5 +1,5 @@
-// The elementwise functions behind a linear layer and their derivatives, free of branches so that
-// loops over them vectorise.
+// The elementwise functions behind a linear layer or on a gate, and their derivatives, free of
+// branches so that loops over them vectorise.
 #pragma once
 
 #include <numbers>
@@ -37,6 +37,31 @@ struct Relu2 {
   template <typename Real>
   static Real derivative(Real x) {
     return x < 0 ? Real(0) : 2 * x;
+  }
+};
+
+/// The gate's of GLU (Dauphin et al. 2017).
+struct Sigmoid {
+  template <typename Real>
+  static Real value(Real x) {
+    return sigmoid(x);
+  }
+  template <typename Real>
+  static ValueAndDerivative<Real> both(Real x) {
+    return sigmoid_and_derivative(x);
+  }
+};
+
+/// x sigmoid(x), the gate's of SwiGLU (Shazeer 2020).
+struct Silu {
+  template <typename Real>
+  static Real value(Real x) {
+    return x * sigmoid(x);
+  }
+  template <typename Real>
+  static ValueAndDerivative<Real> both(Real x) {
+    const auto s = sigmoid_and_derivative(x);
+    return {x * s.value, s.value + x * s.derivative};
   }
 };
 

@@ -42,15 +42,15 @@ inline float fast_exp(float x) {
   return x > largest ? std::numeric_limits<float>::infinity() : nonzero;
 }
 
-/// sigmoid(x) and its derivative, both to a few ulp wherever they are normal numbers: 1 - value
-/// would have lost all digits of the derivative at large x.
 template <typename Real>
-struct SigmoidAndDerivative {
+struct ValueAndDerivative {
   Real value, derivative;
 };
 
+/// sigmoid(x) and its derivative, both to a few ulp wherever they are normal numbers: 1 - value
+/// would have lost all digits of the derivative at large x.
 template <typename Real>
-inline SigmoidAndDerivative<Real> sigmoid_and_derivative(Real x) {
+inline ValueAndDerivative<Real> sigmoid_and_derivative(Real x) {
   const Real e = fast_exp(-std::abs(x)), q = 1 / (1 + e);
   return {(x > 0 ? Real{1} : e) * q, e * q * q};
 }
