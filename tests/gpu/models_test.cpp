@@ -3,6 +3,7 @@
 #include "config/enum_names.h"
 #include "models/small_lm.h"
 #include "needs_gpu.h"
+#include "whole_model.h"
 
 namespace sigtrain {
 namespace {
@@ -65,9 +66,6 @@ class GpuModels : public NeedsGpu, public ::testing::WithParamInterface<ModelCas
   }
 };
 
-// An activation rounded to bfloat16 is off by 2^-9 of itself (root mean square about 2^-9.8), and
-// some 30 of them lie in a row between the loss and the first layer's weights. Independent, they
-// add up to sqrt(60) 2^-9.8, under 1% of a gradient; 4.5% make a cosine of 0.999.
 TEST_P(GpuModels, GradientsAreTheCpus) {
   TokenRows rows = tokens();
   CpuLm cpu(GetParam().model, batch, {}, seed);
@@ -78,49 +76,14 @@ TEST_P(GpuModels, GradientsAreTheCpus) {
   const std::vector<double> gpu_sums = gpu.train(rows, 0, batch, counted(rows));
   EXPECT_NEAR(gpu_sums[loss_sum_nll] / cpu_sums[loss_sum_nll], 1.0, 0.005);
   EXPECT_EQ(gpu_sums[loss_sum_count], cpu_sums[loss_sum_count]);
-  for (ParameterId id = 0; id < cpu.tensors(); ++id) {
-    const std::vector<double> expected = cpu.gradient_values(id), actual = gpu.gradient_values(id);
-    double product = 0.0, expected_squares = 0.0, actual_squares = 0.0;
-    for (size_t i = 0; i < expected.size(); ++i) {
-      product += expected[i] * actual[i];
-      expected_squares += expected[i] * expected[i];
-      actual_squares += actual[i] * actual[i];
-    }
-    const std::string& name = cpu.table()[id].name;
-    ASSERT_GT(expected_squares, 0.0) << name;
-    EXPECT_GT(product / std::sqrt(expected_squares * actual_squares), 0.999) << name;
-    EXPECT_NEAR(std::sqrt(actual_squares / expected_squares), 1.0, 0.03) << name;
-  }
-}
-
-/// What a few optimizer steps make of a model.
-struct Outcome {
-  std::vector<double> losses;
-  std::vector<double> weights;
-};
-
-Outcome train(const ModelConfig& model, TokenRows& rows, Recompute recompute) {
-  GpuLm lm(model, batch, {}, seed, recompute);
-  Optimizer optimizer(lm.parameters(), lm.ops(), {}, model.width);
-  optimizer.set_rate(lm.ops(), 1.0);
-  Outcome outcome;
-  for (int step = 0; step < 3; ++step) {
-    optimizer.zero_gradients(lm.ops());
-    outcome.losses.push_back(lm.train(rows, 0, batch, counted(rows))[loss_sum_nll]);
-    optimizer.step(lm.ops());
-  }
-  outcome.weights = host_values(lm.ops(), lm.parameters().master());
-  return outcome;
+  expect_gradients_of_cpu(cpu, gpu);
 }
 
 TEST_P(GpuModels, GiveTheSameBitsTwiceAndWithRecomputation) {
   TokenRows rows = tokens();
-  const Outcome first = train(GetParam().model, rows, Recompute::none);
-  for (const auto& recompute : kEnumNames<Recompute>) {
-    const Outcome again = train(GetParam().model, rows, recompute.value);
-    EXPECT_EQ(again.losses, first.losses) << recompute.name;
-    EXPECT_TRUE(again.weights == first.weights) << recompute.name;
-  }
+  expect_same_bits_with_recomputation(
+      [](Recompute recompute) { return GpuLm(GetParam().model, batch, {}, seed, recompute); },
+      [&](GpuLm& lm) { return lm.train(rows, 0, batch, counted(rows)); });
 }
 
 INSTANTIATE_TEST_SUITE_P(, GpuModels, ::testing::ValuesIn(all_cases()),

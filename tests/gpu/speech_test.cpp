@@ -3,10 +3,12 @@
 #include "config/enum_names.h"
 #include "models/small_speech.h"
 #include "needs_gpu.h"
-#include "ops/cuda/cuda_ops.h"
+#include "whole_model.h"
 
 namespace sigtrain {
 namespace {
+
+using GpuEncoder = SmallSpeech<float, CudaOps>;
 
 struct SpeechCase {
   AttentionKind kind;
@@ -42,46 +44,24 @@ class GpuSpeech : public NeedsGpu, public ::testing::WithParamInterface<SpeechCa
   }
 };
 
-// The tolerances are models_test.cpp's: as many roundings to bfloat16 lie in a row.
 TEST_P(GpuSpeech, GradientsAreTheCpus) {
   SpokenRows speech = rows();
   SmallSpeech<float> cpu(model(), speech, 11);
-  SmallSpeech<float, CudaOps> gpu(model(), speech, 11);
+  GpuEncoder gpu(model(), speech, 11);
   cpu.zero_gradients();
   gpu.zero_gradients();
   const std::vector<double> cpu_sums = cpu.train(speech), gpu_sums = gpu.train(speech);
   EXPECT_NEAR(gpu_sums[ctc_sum_nll] / cpu_sums[ctc_sum_nll], 1.0, 0.005);
   EXPECT_EQ(gpu_sums[ctc_sum_sequences], cpu_sums[ctc_sum_sequences]);
   EXPECT_EQ(gpu_sums[ctc_sum_targets], cpu_sums[ctc_sum_targets]);
-  for (ParameterId id = 0; id < cpu.tensors(); ++id) {
-    const std::vector<double> expected = cpu.gradient_values(id), actual = gpu.gradient_values(id);
-    double product = 0.0, expected_squares = 0.0, actual_squares = 0.0;
-    for (size_t i = 0; i < expected.size(); ++i) {
-      product += expected[i] * actual[i];
-      expected_squares += expected[i] * expected[i];
-      actual_squares += actual[i] * actual[i];
-    }
-    const std::string& name = cpu.table()[id].name;
-    if (expected_squares == 0.0) {  // of a layer that was left out
-      EXPECT_EQ(actual_squares, 0.0) << name;
-      continue;
-    }
-    EXPECT_GT(product / std::sqrt(expected_squares * actual_squares), 0.999) << name;
-    EXPECT_NEAR(std::sqrt(actual_squares / expected_squares), 1.0, 0.03) << name;
-  }
+  expect_gradients_of_cpu(cpu, gpu, true);
 }
 
 TEST_P(GpuSpeech, GivesTheSameBitsTwiceAndWithRecomputation) {
   SpokenRows speech = rows();
-  const auto gradients = [&](Recompute recompute) {
-    SmallSpeech<float, CudaOps> encoder(model(), speech, 11, recompute);
-    encoder.zero_gradients();
-    encoder.train(speech);
-    return host_values(encoder.ops(), encoder.parameters().gradients());
-  };
-  const std::vector<double> first = gradients(Recompute::none);
-  for (const auto& recompute : kEnumNames<Recompute>)
-    EXPECT_TRUE(gradients(recompute.value) == first) << recompute.name;
+  expect_same_bits_with_recomputation(
+      [&](Recompute recompute) { return GpuEncoder(model(), speech, 11, recompute); },
+      [&](GpuEncoder& encoder) { return encoder.train(speech); });
 }
 
 INSTANTIATE_TEST_SUITE_P(

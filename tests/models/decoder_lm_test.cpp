@@ -75,9 +75,9 @@ TEST_P(DecoderLms, MemoryGrowsLinearlyWithTheSequence) {
   const CpuOps<float> backend;
   ModelConfig model = small_model(GetParam());
   model.seq_len = 512;
-  const LmPlan at_512 = plan_lm(model, 1, {}, backend);
+  const ModelMemory at_512 = plan_lm(model, 1, {}, backend);
   model.seq_len = 1024;
-  const LmPlan at_1024 = plan_lm(model, 1, {}, backend);
+  const ModelMemory at_1024 = plan_lm(model, 1, {}, backend);
   EXPECT_LT(static_cast<double>(at_1024.arena), 2.2 * static_cast<double>(at_512.arena));
   EXPECT_LT(static_cast<double>(at_1024.workspace), 2.2 * static_cast<double>(at_512.workspace));
 }

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <bit>
+#include <span>
 #include <string>
 
 #include "core/safetensors.h"
+#include "nn/parameters.h"
 #include "ops/op_testing.h"
 
 namespace sigtrain {
@@ -103,6 +105,34 @@ void expect_golden(const GoldenFile& golden, const std::string& name, const Buff
   EXPECT_LE(relative_error(actual_rows, rows), tolerance<Real>(roundings)) << name << ".rows";
   EXPECT_LE(relative_error(actual_columns, columns), tolerance<Real>(roundings))
       << name << ".columns";
+}
+
+/// Sets the weights of a small model to the file's weight.NAME. The file's parameters must be the
+/// model's: names and shapes.
+template <typename Real, typename Model>
+void load_golden_weights(const GoldenFile& golden, Model& model) {
+  int64_t in_file = 0;
+  for (const SafetensorsEntry& entry : golden.entries())
+    in_file += entry.name.starts_with("weight.");
+  EXPECT_EQ(in_file, model.tensors());
+  for (ParameterId id = 0; id < model.tensors(); ++id) {
+    const Parameter& parameter = model.table()[id];
+    const Buffer<Real> values = golden.read<Real>("weight." + parameter.name);
+    ASSERT_EQ(values.shape, parameter.shape) << parameter.name;
+    std::copy(values.values.begin(), values.values.end(), model.weight(id).begin());
+  }
+}
+
+/// Compares a value of each of a small model's parameters, values(id), with PREFIX.NAME.
+template <typename Real, typename Model, typename Values>
+void expect_golden_parameters(const GoldenFile& golden, const std::string& prefix, Model& model,
+                              double roundings, const Values& values) {
+  for (ParameterId id = 0; id < model.tensors(); ++id) {
+    const std::span<const Real> found = values(id);
+    Buffer<Real> actual(model.table()[id].shape);
+    actual.values.assign(found.begin(), found.end());
+    expect_golden(golden, prefix + "." + model.table()[id].name, actual, roundings);
+  }
 }
 
 }  // namespace sigtrain

@@ -16,7 +16,7 @@ class GoldenLm {
         golden_(name + ".safetensors"),
         lm_(config_.model, batch, config_.loss) {
     rows_ = {golden_.integers("tokens"), golden_.integers("targets")};
-    load_weights();
+    load_golden_weights<Real>(golden_, lm_);
   }
 
   void check_forward() {
@@ -30,8 +30,8 @@ class GoldenLm {
   void check_gradients() {
     lm_.zero_gradients();
     lm_.train(rows_, 0, batch, counted());
-    for (ParameterId id = 0; id < lm_.tensors(); ++id)
-      expect_golden(golden_, "gradient." + name(id), copy(id, lm_.gradient(id)), backward);
+    expect_golden_parameters<Real>(golden_, "gradient", lm_, backward,
+                                   [&](ParameterId id) { return lm_.gradient(id); });
   }
 
   void check_optimizer() {
@@ -46,8 +46,8 @@ class GoldenLm {
       EXPECT_NEAR(optimizer.report(lm_.ops()).grad_norm, norms[step],
                   tolerance<Real>(backward) * norms[step]);
     }
-    for (ParameterId id = 0; id < lm_.tensors(); ++id)
-      expect_golden(golden_, "updated." + name(id), copy(id, lm_.weight(id)), backward);
+    expect_golden_parameters<Real>(golden_, "updated", lm_, backward,
+                                   [&](ParameterId id) { return lm_.weight(id); });
   }
 
  private:
@@ -55,27 +55,7 @@ class GoldenLm {
   // mostly cancel: what is seen is about 10 forward and 30 backward.
   static constexpr double forward = 100, backward = 300;
 
-  const std::string& name(ParameterId id) const { return lm_.table()[id].name; }
   double counted() const { return golden_.read<double>("sums")[loss_sum_count]; }
-
-  Buffer<Real> copy(ParameterId id, std::span<const Real> values) const {
-    Buffer<Real> buffer(lm_.table()[id].shape);
-    std::copy(values.begin(), values.end(), buffer.values.begin());
-    return buffer;
-  }
-
-  /// The file's parameters must be the model's: names and shapes.
-  void load_weights() {
-    int64_t in_file = 0;
-    for (const SafetensorsEntry& entry : golden_.entries())
-      in_file += entry.name.starts_with("weight.");
-    EXPECT_EQ(in_file, lm_.tensors());
-    for (ParameterId id = 0; id < lm_.tensors(); ++id) {
-      const Buffer<Real> values = golden_.read<Real>("weight." + name(id));
-      ASSERT_EQ(values.shape, lm_.table()[id].shape) << name(id);
-      std::copy(values.values.begin(), values.values.end(), lm_.weight(id).begin());
-    }
-  }
 
   Config config_;
   GoldenFile golden_;

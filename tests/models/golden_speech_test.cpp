@@ -13,16 +13,7 @@ class GoldenSpeech {
   explicit GoldenSpeech(const std::string& name)
       : golden_(name + ".safetensors"), rows_(read_rows()), model_(read_model(name)) {
     speech_.emplace(model_, rows_);
-    int64_t in_file = 0;
-    for (const SafetensorsEntry& entry : golden_.entries())
-      in_file += entry.name.starts_with("weight.");
-    EXPECT_EQ(in_file, speech_->tensors());
-    for (ParameterId id = 0; id < speech_->tensors(); ++id) {
-      const Parameter& parameter = speech_->table()[id];
-      const Buffer<Real> values = golden_.template read<Real>("weight." + parameter.name);
-      EXPECT_EQ(values.shape, parameter.shape) << parameter.name;
-      std::copy(values.values.begin(), values.values.end(), speech_->weight(id).begin());
-    }
+    load_golden_weights<Real>(golden_, *speech_);
   }
 
   void check_forward() {
@@ -49,13 +40,8 @@ class GoldenSpeech {
   void check_gradients() {
     speech_->zero_gradients();
     speech_->train(rows_);
-    for (ParameterId id = 0; id < speech_->tensors(); ++id) {
-      const Parameter& parameter = speech_->table()[id];
-      const std::vector<double> values = speech_->gradient_values(id);
-      Buffer<Real> gradient(parameter.shape);
-      gradient.values.assign(values.begin(), values.end());
-      expect_golden(golden_, "gradient." + parameter.name, gradient, backward);
-    }
+    expect_golden_parameters<Real>(golden_, "gradient", *speech_, backward,
+                                   [&](ParameterId id) { return speech_->gradient(id); });
   }
 
  private:

@@ -16,15 +16,7 @@ class GoldenVit {
     rows_.images = golden_.bytes("images");
     rows_.labels = golden_.integers("labels");
     rows_.targets = golden_.template read<double>("targets");
-    int64_t in_file = 0;
-    for (const SafetensorsEntry& entry : golden_.entries())
-      in_file += entry.name.starts_with("weight.");
-    EXPECT_EQ(in_file, vit_.tensors());
-    for (ParameterId id = 0; id < vit_.tensors(); ++id) {
-      const Buffer<Real> values = golden_.template read<Real>("weight." + vit_.table()[id].name);
-      EXPECT_EQ(values.shape, vit_.table()[id].shape) << vit_.table()[id].name;
-      std::copy(values.values.begin(), values.values.end(), vit_.weight(id).begin());
-    }
+    load_golden_weights<Real>(golden_, vit_);
   }
 
   void check_forward() {
@@ -42,12 +34,8 @@ class GoldenVit {
     const Buffer<double> expected = golden_.template read<double>("sums");
     EXPECT_NEAR(sums[class_sum_objective], expected[class_sum_objective],
                 tolerance<Real>(forward) * expected[class_sum_objective]);
-    for (ParameterId id = 0; id < vit_.tensors(); ++id) {
-      const std::vector<double> values = vit_.gradient_values(id);
-      Buffer<Real> gradient(vit_.table()[id].shape);
-      gradient.values.assign(values.begin(), values.end());
-      expect_golden(golden_, "gradient." + vit_.table()[id].name, gradient, backward);
-    }
+    expect_golden_parameters<Real>(golden_, "gradient", vit_, backward,
+                                   [&](ParameterId id) { return vit_.gradient(id); });
   }
 
  private:

@@ -92,12 +92,7 @@ std::string describe(const ModelConfig& model) {
 class Gradients : public ::testing::TestWithParam<ModelConfig> {
  protected:
   Gradients() : lm_(GetParam(), batch, {0.1, 0.01, 0}), random_(5) {
-    // Away from the initial ones and zeros, which would hide a factor that is left out.
-    for (ParameterId id = 0; id < lm_.tensors(); ++id) {
-      const Buffer<double> noise = random_.normal<double>(lm_.table()[id].shape, 0.2);
-      const std::span<double> weight = lm_.weight(id);
-      for (size_t i = 0; i < weight.size(); ++i) weight[i] += noise[static_cast<int64_t>(i)];
-    }
+    move_weights(lm_, random_);
     rows_ = random_tokens(random_, GetParam(), batch);
     rows_.targets[rows_.targets.size() / 2] = -1;
     counted_ = static_cast<double>(rows_.targets.size() - 1);
@@ -105,17 +100,8 @@ class Gradients : public ::testing::TestWithParam<ModelConfig> {
 
   double loss() { return lm_.train(rows_, 0, batch, counted_)[loss_sum_objective] / counted_; }
 
-  /// (loss(w + h d) - loss(w - h d)) / 2h for one parameter.
-  double slope(std::span<double> weight, const std::vector<double>& direction) {
-    constexpr double h = 1e-5;
-    const std::vector<double> start(weight.begin(), weight.end());
-    const auto loss_at = [&](double t) {
-      for (size_t i = 0; i < start.size(); ++i) weight[i] = start[i] + t * direction[i];
-      return loss();
-    };
-    const double result = (loss_at(h) - loss_at(-h)) / (2 * h);
-    std::copy(start.begin(), start.end(), weight.begin());
-    return result;
+  double slope(ParameterId id, const std::vector<double>& direction) {
+    return slope_along(lm_.weight(id), direction, [&] { return loss(); });
   }
 
   SmallLm<double> lm_;
@@ -132,17 +118,15 @@ TEST_P(Gradients, AreTheSlopesOfTheLoss) {
   for (ParameterId id = 0; id < lm_.tensors(); ++id) {
     const Parameter& parameter = lm_.table()[id];
     const auto n = static_cast<size_t>(parameter.shape.numel());
-    const double* gradient = &gradients[static_cast<size_t>(parameter.offset)];
-    double norm = 0.0;
-    for (size_t i = 0; i < n; ++i) norm += gradient[i] * gradient[i];
-    norm = std::sqrt(norm);
+    const std::span gradient =
+        std::span(gradients).subspan(static_cast<size_t>(parameter.offset), n);
+    const double norm = std::sqrt(dot(gradient, gradient));
     ASSERT_GT(norm, 0.0) << parameter.name;
 
     // Along a random direction, which no entry escapes ...
     const Buffer<double> direction = random_.normal<double>(parameter.shape);
-    double expected = 0.0;
-    for (size_t i = 0; i < n; ++i) expected += gradient[i] * direction.values[i];
-    EXPECT_NEAR(slope(lm_.weight(id), direction.values), expected, 1e-6 * norm) << parameter.name;
+    EXPECT_NEAR(slope(id, direction.values), dot(gradient, direction.values), 1e-6 * norm)
+        << parameter.name;
     // ... and along single entries, held to the norm of as many average ones.
     constexpr int samples = 3;
     double error = 0.0;
@@ -150,7 +134,7 @@ TEST_P(Gradients, AreTheSlopesOfTheLoss) {
       const auto entry = static_cast<size_t>(random_.integer(0, parameter.shape.numel()));
       std::vector<double> axis(n, 0.0);
       axis[entry] = 1.0;
-      const double difference = slope(lm_.weight(id), axis) - gradient[entry];
+      const double difference = slope(id, axis) - gradient[entry];
       error += difference * difference;
     }
     EXPECT_LT(std::sqrt(error), 1e-6 * norm * std::sqrt(samples / static_cast<double>(n)))

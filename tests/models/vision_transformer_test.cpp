@@ -3,9 +3,7 @@
 #include "models/vision_transformer.h"
 
 #include "config/enum_names.h"
-#include "models/small_lm.h"
 #include "models/small_vit.h"
-#include "train/optimizer.h"
 
 namespace sigtrain {
 namespace {
@@ -64,15 +62,6 @@ std::string describe(const ModelConfig& model) {
 
 class VisionTransformers : public ::testing::TestWithParam<ModelConfig> {
  protected:
-  /// Away from the initial weights and zeros, which would hide a factor that is left out.
-  template <typename Vit>
-  void move_weights(Vit& vit) {
-    RandomValues random(6);
-    for (ParameterId id = 0; id < vit.tensors(); ++id) {
-      const Buffer<double> noise = random.normal<double>(vit.table()[id].shape, 0.2);
-      for (size_t i = 0; i < noise.values.size(); ++i) vit.weight(id)[i] += noise.values[i];
-    }
-  }
   ImageRows rows(bool targets) const {
     RandomValues random(5);
     return random_images(random, GetParam(), batch, targets);
@@ -86,35 +75,24 @@ class VisionTransformers : public ::testing::TestWithParam<ModelConfig> {
 
 TEST_P(VisionTransformers, GradientsAreTheSlopesOfTheLoss) {
   SmallVit<double> vit = make();
-  move_weights(vit);
+  RandomValues random(8);
+  move_weights(vit, random);
   ImageRows images = rows(true);
   const auto loss = [&] { return vit.train(images)[class_sum_objective] / batch; };
   vit.zero_gradients();
   loss();
   const std::vector<double> gradients(vit.gradients().begin(), vit.gradients().end());
-  RandomValues random(8);
   for (ParameterId id = 0; id < vit.tensors(); ++id) {
     const Parameter& parameter = vit.table()[id];
-    const double* gradient = &gradients[static_cast<size_t>(parameter.offset)];
     const Buffer<double> direction = random.normal<double>(parameter.shape);
-    double norm = 0.0, expected = 0.0;
-    for (int64_t i = 0; i < direction.size(); ++i) {
-      norm += gradient[i] * gradient[i];
-      expected += gradient[i] * direction[i];
-    }
-    norm = std::sqrt(norm);
+    const std::span gradient = std::span(gradients).subspan(static_cast<size_t>(parameter.offset),
+                                                            direction.values.size());
+    const double norm = std::sqrt(dot(gradient, gradient));
     ASSERT_GT(norm, 0.0) << parameter.name;
     // Along a random direction, which no entry escapes.
-    constexpr double h = 1e-5;
-    const std::span<double> weight = vit.weight(id);
-    const std::vector<double> start(weight.begin(), weight.end());
-    const auto loss_at = [&](double t) {
-      for (size_t i = 0; i < start.size(); ++i) weight[i] = start[i] + t * direction.values[i];
-      return loss();
-    };
-    const double slope = (loss_at(h) - loss_at(-h)) / (2 * h);
-    std::copy(start.begin(), start.end(), weight.begin());
-    EXPECT_NEAR(slope, expected, 1e-6 * norm) << parameter.name;
+    EXPECT_NEAR(slope_along(vit.weight(id), direction.values, loss),
+                dot(gradient, direction.values), 1e-6 * norm)
+        << parameter.name;
   }
 }
 

@@ -12,19 +12,11 @@ using testing::Not;
 class ImageRun : public SmallRun {
  protected:
   ImageRun() { write_small_images(folder()); }
-  ProcessResult train_images(const std::vector<std::string>& arguments, int threads = 1) {
-    return run("trainer", std::vector<std::string>{"--config", "small.yaml"} + arguments, threads);
-  }
-  ProcessResult train_well_images(const std::vector<std::string>& arguments, int threads = 1) {
-    const ProcessResult result = train_images(arguments, threads);
-    EXPECT_EQ(result.exit_code, 0) << result.output();
-    return result;
-  }
   std::string a_training_image() const { return (folder() / "images/train/class0/0.jpg").string(); }
 };
 
 TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
-  train_well_images({});
+  train_well({});
   const auto lines = metrics("small", true);
   ASSERT_EQ(lines.size(), 14u);
   EXPECT_EQ(lines[0]["images"], 8);
@@ -44,54 +36,54 @@ TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
   EXPECT_EQ(again.exit_code, 0) << again.output();
   expect_same_run("small", "again", 12);
 
-  const ProcessResult judged = train_images({"--eval-only"});
+  const ProcessResult judged = train({"--eval-only"});
   EXPECT_EQ(judged.exit_code, 0) << judged.output();
   EXPECT_THAT(judged.output(), AllOf(HasSubstr("accuracy"), HasSubstr("top-5 1.0000"),
                                      HasSubstr("averaged weights"), Not(HasSubstr("perplexity"))));
 }
 
 TEST_F(ImageRun, GivesTheSameBitsForAnyNumberOfThreads) {
-  train_well_images({});
-  train_well_images({"--set", "run.dir=runs/more", "data.workers=5", "data.prefetch=1"}, 3);
+  train_well({});
+  train_well({"--set", "run.dir=runs/more", "data.workers=5", "data.prefetch=1"}, 3);
   expect_same_run("small", "more", 12);
 }
 
 TEST_F(ImageRun, ResumesToTheSameBits) {
-  train_well_images({"--set", "run.dir=runs/whole"});
-  train_well_images({"--set", "train.steps=12"});
+  train_well({"--set", "run.dir=runs/whole"});
+  train_well({"--set", "train.steps=12"});
   fs::remove_all(checkpoint("small", 12));
-  train_well_images({"--resume", "auto"});
+  train_well({"--resume", "auto"});
   expect_same_run("whole", "small", 12);
 }
 
 TEST_F(ImageRun, LearnsWhatAClassIs) {
-  train_well_images({"--set", "train.steps=150", "model.dropout=0", "model.stochastic_depth=0",
-                     "augment.mixup=0", "augment.cutmix=0", "augment.randaugment_ops=0",
-                     "augment.erasing=0", "eval.every=0"});
+  train_well({"--set", "train.steps=150", "model.dropout=0", "model.stochastic_depth=0",
+              "augment.mixup=0", "augment.cutmix=0", "augment.randaugment_ops=0",
+              "augment.erasing=0", "eval.every=0"});
   EXPECT_EQ(metrics("small").back()["accuracy"], 1.0);
 }
 
 TEST_F(ImageRun, LeavesDamagedImagesOutAndSaysSo) {
   const std::string bytes = slurp(a_training_image());
   spill(a_training_image(), bytes.substr(0, bytes.size() / 2));
-  const ProcessResult stopped = train_images({});
+  const ProcessResult stopped = train({});
   EXPECT_EQ(stopped.exit_code, 1);
   EXPECT_THAT(stopped.output(),
               AllOf(HasSubstr("left out: images/train/class0/0.jpg: "),
                     HasSubstr("1 of 24 images are damaged"), HasSubstr("data.image.max_damaged")));
-  const ProcessResult result = train_well_images({"--set", "data.image.max_damaged=0.1"});
+  const ProcessResult result = train_well({"--set", "data.image.max_damaged=0.1"});
   EXPECT_THAT(result.output(), HasSubstr("class0/0.jpg: "));
   // One of the test images: it does not count.
   flip_byte(folder() / "images/test/class0/9.png");
   const ProcessResult judged =
-      train_well_images({"--set", "data.image.max_damaged=0.2", "run.dir=runs/judged"});
+      train_well({"--set", "data.image.max_damaged=0.2", "run.dir=runs/judged"});
   EXPECT_THAT(judged.output(), HasSubstr("left out: images/test/class0/9.png: "));
   EXPECT_EQ(metrics("judged").back()["targets"], 5);
 }
 
 TEST_F(ImageRun, SaysWhatIsWrongWithTheData) {
   const auto error = [&](const std::vector<std::string>& settings) {
-    const ProcessResult result = train_images(std::vector<std::string>{"--set"} + settings);
+    const ProcessResult result = train(std::vector<std::string>{"--set"} + settings);
     EXPECT_NE(result.exit_code, 0);
     return result.output();
   };
@@ -119,22 +111,22 @@ TEST_F(ImageRun, SaysThatAClassIsNeverSeen) {
   spill(folder() / "t-labels-idx1-ubyte",
         idx_of({16}, {0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2}));
   const ProcessResult result =
-      train_images({"--set", "data.source=idx", "data.train=[" + images + "]", "data.validation=[]",
-                    "eval.every=0", "model.vision.channels=1", "data.image.mean=[0.5]",
-                    "data.image.stddev=[0.5]", "augment.randaugment_ops=0"});
+      train({"--set", "data.source=idx", "data.train=[" + images + "]", "data.validation=[]",
+             "eval.every=0", "model.vision.channels=1", "data.image.mean=[0.5]",
+             "data.image.stddev=[0.5]", "augment.randaugment_ops=0"});
   EXPECT_NE(result.exit_code, 0);
   EXPECT_THAT(result.output(), HasSubstr("no image of 1 of its 3 classes, such as class 1"));
 }
 
 TEST_F(ImageRun, WarnsWhenARunGoesOnWithOtherImages) {
-  train_well_images({"--set", "train.steps=4"});
+  train_well({"--set", "train.steps=4"});
   fs::remove(a_training_image());
-  const ProcessResult result = train_well_images({"--resume", "auto"});
+  const ProcessResult result = train_well({"--resume", "auto"});
   EXPECT_THAT(result.output(), HasSubstr("it goes on at other samples"));
 }
 
 TEST_F(ImageRun, GenerateRefusesAClassifier) {
-  train_well_images({"--set", "train.steps=4"});
+  train_well({"--set", "train.steps=4"});
   const ProcessResult result = run("generate", {"runs/small", "--prompt", "x"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.output(), HasSubstr("no language model but one for image_classification"));
@@ -142,7 +134,7 @@ TEST_F(ImageRun, GenerateRefusesAClassifier) {
 
 TEST_F(ImageRun, DryRunNeedsNoImages) {
   fs::remove_all(folder() / "images");
-  const ProcessResult result = train_images({"--dry-run", "--set", "model.vision.classes=3"});
+  const ProcessResult result = train({"--dry-run", "--set", "model.vision.classes=3"});
   EXPECT_EQ(result.exit_code, 0) << result.output();
   EXPECT_THAT(result.output(), AllOf(HasSubstr("patch_embedding.weight"), HasSubstr("class_token"),
                                      HasSubstr("FLOPs an image")));
