@@ -1,6 +1,12 @@
 // The file of algorithms that cuBLASLt's products were found fastest with.
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
 #include <fstream>
+#include <memory>
 #include <optional>
+#include <sstream>
 
 #include "file_testing.h"
 #include "gpu_testing.h"
@@ -8,6 +14,26 @@
 
 namespace sigtrain {
 namespace {
+
+/// What is warned of as long as it lives.
+class Warnings {
+ public:
+  Warnings() {
+    sink_->set_level(spdlog::level::warn);
+    spdlog::default_logger()->sinks().push_back(sink_);
+  }
+  ~Warnings() { spdlog::default_logger()->sinks().pop_back(); }
+  Warnings(const Warnings&) = delete;
+  Warnings& operator=(const Warnings&) = delete;
+
+  std::string text() const { return stream_.str(); }
+  int64_t count() const { return std::ranges::count(text(), '\n'); }
+
+ private:
+  std::ostringstream stream_;
+  std::shared_ptr<spdlog::sinks::ostream_sink_mt> sink_ =
+      std::make_shared<spdlog::sinks::ostream_sink_mt>(stream_);
+};
 
 class MatmulChoices : public NeedsGpu {
  protected:
@@ -56,18 +82,26 @@ TEST_F(MatmulChoices, OfProcessesThatRunTogetherAreAllKept) {
   EXPECT_NE(std::ranges::find(both, first[0]), both.end());
 }
 
-TEST_F(MatmulChoices, ThatCannotBeReadAreTimedAgain) {
-  {
-    Matmul one(nullptr, choices());
-    one(product(128));
+// Neither a line that is no choice nor one of an algorithm that there is not.
+TEST_F(MatmulChoices, ThatAreNotValidAreTimedAgainAndNamedOnce) {
+  const std::string no_algorithm =
+      " ffffffff ffffffff ffffffff ffffffff ffffffff ffffffff ffffffff ffffffff";
+  for (const std::string& choice : {std::string("no number"), no_algorithm}) {
+    {
+      Matmul one(nullptr, choices());
+      one(product(128));
+    }
+    const std::string key = lines().at(0).substr(0, lines().at(0).find('\t'));
+    std::ofstream(choices()) << key << '\t' << choice << '\n';
+    const Warnings warnings;
+    Matmul other(nullptr, choices());
+    other(product(128));
+    ASSERT_EQ(lines().size(), 1u);
+    EXPECT_EQ(lines()[0].find(choice), std::string::npos);
+    EXPECT_TRUE(lines()[0].starts_with(key + '\t'));
+    EXPECT_EQ(warnings.count(), 1) << choice << ": " << warnings.text();
+    EXPECT_NE(warnings.text().find(choices().string()), std::string::npos) << warnings.text();
   }
-  const std::string key = lines().at(0).substr(0, lines().at(0).find('\t'));
-  std::ofstream(choices()) << key << "\tno number\n";
-  Matmul other(nullptr, choices());
-  other(product(128));
-  ASSERT_EQ(lines().size(), 1u);
-  EXPECT_EQ(lines()[0].find("no number"), std::string::npos);
-  EXPECT_TRUE(lines()[0].starts_with(key + '\t'));
 }
 
 }  // namespace

@@ -170,8 +170,8 @@ bool Matmul::take_choice(const std::string& key, Plan& plan) {
     plan.workspace = result.workspaceSize;
     return true;
   }
-  spdlog::warn("{}: the algorithm for the product {} is not valid here; timing it again",
-               choices_path_.string(), key);
+  warn_once(fmt::format("{}: the algorithm for the product {} is not valid here; timing it again",
+                        choices_path_.string(), key));
   choices_.erase(chosen);
   return false;
 }
@@ -285,6 +285,10 @@ void Matmul::keep_choice(const std::string& key, Plan& plan) {
   }
 }
 
+void Matmul::warn_once(const std::string& message) {
+  if (warnings_.insert(message).second) spdlog::warn("{}", message);
+}
+
 // A line a product: its description, a tab, the algorithm's words in hexadecimal.
 void Matmul::read_choices() {
   std::error_code ignored;
@@ -300,8 +304,8 @@ void Matmul::read_choices() {
     if (complete) {
       choices_[line.substr(0, tab)] = algorithm;
     } else {
-      spdlog::warn("{}:{}: not a choice of an algorithm; its product is timed again",
-                   choices_path_.string(), number);
+      warn_once(fmt::format("{}:{}: not a choice of an algorithm; its product is timed again",
+                            choices_path_.string(), number));
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,12 +63,15 @@ class Matmul {
   void keep_choice(const std::string& key, Plan& plan);
   void read_choices();
   void write_choices() const;
+  /// The file is read anew for each choice that is added: what is wrong in it is said once.
+  void warn_once(const std::string& message);
 
   cudaStream_t stream_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   std::filesystem::path choices_path_;
   std::map<std::string, cublasLtMatmulAlgo_t> choices_;
+  std::set<std::string> warnings_;
   std::map<std::vector<int64_t>, std::unique_ptr<Plan>> plans_;
 };
 
