@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/fnv.h"
+#include "data/missing_data.h"
 #include "dist/communicator.h"
 #include "dist/process_group.h"
 #include "dist/same_everywhere.h"
@@ -105,6 +106,11 @@ void make_run_folder(const std::filesystem::path& folder,
   }
 }
 
+void require_data(const DataConfig& data) {
+  if (const std::string missing = describe_missing_data(data); !missing.empty())
+    throw UsageError("{}", missing);
+}
+
 /// What does not go with the number of ranks.
 void check_ranks(const Config& config, int ranks) {
   if (ranks == 1) return;
@@ -128,6 +134,7 @@ void run(const Arguments& arguments, ProcessGroup& group) {
   std::unique_ptr<Task> task;
   together(group, [&] {
     config = read_config(arguments.config, arguments.overrides);
+    if (!arguments.dry_run) require_data(config.data);
     ops = make_backend(arguments.device, group.local_rank());
     task = make_task(config);
   });

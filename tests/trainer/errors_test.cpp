@@ -1,5 +1,7 @@
 // What the user did wrong: exit code 2 before any work, 1 where a file or a device failed; always
 // with what to change.
+#include <array>
+
 #include "small_run.h"
 
 namespace sigtrain {
@@ -7,6 +9,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using Words = std::vector<std::string>;
 
 class Errors : public SmallRun {
@@ -45,10 +48,36 @@ TEST_F(Errors, OfTheConfigAllAtOnce) {
                 "is not a multiple of train.micro_batch"});
 }
 
+// All of it at once, each with what makes it.
+TEST_F(Errors, OfMissingData) {
+  const fs::path source = SIGTRAIN_SOURCE_DIR;
+  for (const auto& [config, missing, maker] :
+       {std::array{"lm_tiny_sigmoid", "data.validation: data/tiny/validation",
+                   "scripts/quickstart.sh"},
+        std::array{"lm_85m_sigmoid", "data.tokenizer: data/lm/tokenizer.model",
+                   "scripts/prepare_english_and_code.sh"},
+        std::array{"vit_digits_sigmoid", "data.train: data/digits/train-images-idx3-ubyte",
+                   "tools/digits_to_idx.py"},
+        std::array{"asr_prompts_sigmoid", "data.validation: data/prompts/test.tsv",
+                   "scripts/prepare_prompts.sh"}}) {
+    const std::string path = source / "configs" / (std::string(config) + ".yaml");
+    expect_error(run("trainer", {"--config", path, "--device", "cpu"}), 2,
+                 {std::string(missing) + " does not exist\n", std::string(maker),
+                  "data.train: ", folder().string()});
+    EXPECT_TRUE(fs::exists(source / maker)) << maker;
+  }
+  const std::string cifar = source / "configs/vit_cifar10_sigmoid.yaml";
+  expect_error(
+      run("trainer", {"--config", cifar, "--device", "cpu"}), 2,
+      {"data_batch_1.bin does not exist", "data_batch_5.bin does not exist", "docs/images.md"});
+}
+
 TEST_F(Errors, OfMissingShards) {
-  expect_error(train({"--set", "data.train=[nowhere]"}), 2,
-               {"nowhere", "build/tokenize TEXT... --output DIR"});
-  expect_error(train({"--set", "data.validation=[nowhere]"}), 2, {"nowhere", "build/tokenize"});
+  expect_error(train({"--set", "data.train=[nowhere]", "data.validation=[neither]"}), 2,
+               {"data.train: nowhere does not exist", "data.validation: neither does not exist",
+                "build/tokenize TEXT... --output DIR"});
+  EXPECT_THAT(train({"--set", "data.train=[" + (folder() / "no").string() + "]"}).output(),
+              Not(HasSubstr("Relative paths")));
   fs::create_directory(folder() / "empty");
   expect_error(train({"--set", "data.train=[empty]"}), 2, {"empty", "build/tokenize"});
 }

@@ -88,7 +88,8 @@ TEST_F(ImageRun, SaysWhatIsWrongWithTheData) {
     return result.output();
   };
   EXPECT_THAT(error({"model.vision.classes=10"}), HasSubstr("has 3 classes, the model 10"));
-  EXPECT_THAT(error({"data.train=[images/none]"}), HasSubstr("cannot list images/none"));
+  EXPECT_THAT(error({"data.train=[images/none]"}),
+              HasSubstr("data.train: images/none does not exist"));
   EXPECT_THAT(error({"augment.crop=none"}),
               AllOf(HasSubstr("images/train/class"), HasSubstr("the model takes 8 x 8")));
   EXPECT_THAT(error({"data.image.eval_resize=0"}),
