@@ -134,8 +134,12 @@ void run(const Arguments& arguments, ProcessGroup& group) {
   std::unique_ptr<Task> task;
   together(group, [&] {
     config = read_config(arguments.config, arguments.overrides);
-    if (!arguments.dry_run) require_data(config.data);
-    ops = make_backend(arguments.device, group.local_rank());
+    if (arguments.dry_run) {
+      ops = make_backend_to_plan_for(arguments.device, group.local_rank());
+    } else {
+      require_data(config.data);
+      ops = make_backend(arguments.device, group.local_rank());
+    }
     task = make_task(config);
   });
   if (group.size() > 1) {
@@ -259,7 +263,8 @@ int main(int argc, char** argv) {
   app.add_flag("--eval-only", arguments.eval_only,
                "Print the validation loss of a checkpoint (the newest, or that of --resume)");
   app.add_flag("--dry-run", arguments.dry_run,
-               "Print parameters, memory plan (see train.recompute) and FLOPs, and exit");
+               "Print parameters, memory plan (see train.recompute) and FLOPs, and exit; with "
+               "--device cuda also where there is no GPU");
   try {
     app.parse(argc, argv);
     init_log({});

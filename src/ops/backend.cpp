@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "ops/cpu/cpu_ops.h"
+#include "ops/planning_ops.h"
 #if defined(SIGTRAIN_HAS_CUDA)
 #include "ops/cuda/cuda_ops.h"
 #endif
@@ -43,6 +44,13 @@ std::unique_ptr<Ops> make_backend(const std::string& device, int local_rank) {
     spdlog::debug("running on the CPU: {}", missing);
   }
   return std::make_unique<CpuOps<float>>();
+}
+
+std::unique_ptr<Ops> make_backend_to_plan_for(const std::string& device, int local_rank) {
+  // CudaOps' dtypes.
+  if (device == "cuda" && !cuda_missing().empty())
+    return std::make_unique<PlanningOps>("cuda", DType::bf16, DType::f32);
+  return make_backend(device, local_rank);
 }
 
 }  // namespace sigtrain

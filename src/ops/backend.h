@@ -14,4 +14,8 @@ namespace sigtrain {
 /// missing, saying what is missing.
 std::unique_ptr<Ops> make_backend(const std::string& device, int local_rank = 0);
 
+/// The same to plan for alone: if cuda is asked for but missing, a planning backend that stands for
+/// it, which knows everything but the sizes of workspaces.
+std::unique_ptr<Ops> make_backend_to_plan_for(const std::string& device, int local_rank = 0);
+
 }  // namespace sigtrain

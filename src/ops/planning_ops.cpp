@@ -32,6 +32,16 @@ double score_product_flops(const AttentionDesc& desc) {
 
 // ---- checks
 
+PlanningOps::PlanningOps(const Ops& backend)
+    : backend_(&backend),
+      name_(backend.name()),
+      compute_dtype_(backend.compute_dtype()),
+      accumulate_dtype_(backend.accumulate_dtype()),
+      is_synchronous_(backend.is_synchronous()) {}
+
+PlanningOps::PlanningOps(std::string name, DType compute_dtype, DType accumulate_dtype)
+    : name_(std::move(name)), compute_dtype_(compute_dtype), accumulate_dtype_(accumulate_dtype) {}
+
 void PlanningOps::need_workspace(size_t bytes) {
   workspace_bytes_ = std::max(workspace_bytes_, bytes);
 }
@@ -83,9 +93,9 @@ void PlanningOps::check_linear(const Tensor& x, const Tensor& weight, const Tens
 
 // ---- the device
 
-std::string_view PlanningOps::name() const { return backend_.name(); }
-DType PlanningOps::compute_dtype() const { return backend_.compute_dtype(); }
-DType PlanningOps::accumulate_dtype() const { return backend_.accumulate_dtype(); }
+std::string_view PlanningOps::name() const { return name_; }
+DType PlanningOps::compute_dtype() const { return compute_dtype_; }
+DType PlanningOps::accumulate_dtype() const { return accumulate_dtype_; }
 DeviceMemory PlanningOps::allocate(size_t) { return nullptr; }
 void PlanningOps::upload(const Tensor&, const void*) {}
 void PlanningOps::download(void*, const Tensor&) {
@@ -102,7 +112,7 @@ void PlanningOps::add(const Tensor& x, const Tensor& y) {
   expect(y, compute_dtype(), x.shape, "add y");
 }
 void PlanningOps::synchronize() {}
-bool PlanningOps::is_synchronous() const { return backend_.is_synchronous(); }
+bool PlanningOps::is_synchronous() const { return is_synchronous_; }
 void PlanningOps::set_random_step(uint64_t) {}
 void PlanningOps::next_random_step() {}
 
@@ -129,7 +139,8 @@ void PlanningOps::embedding_backward(const Tensor& tokens, const Tensor& dy, con
            "embedding dpositions");
     check_positions(dpositions, dy.rows());
   }
-  need_workspace(backend_.embedding_backward_workspace(dy.rows(), dweight.rows(), dy.columns()));
+  need_workspace(
+      workspaces().embedding_backward_workspace(dy.rows(), dweight.rows(), dy.columns()));
 }
 
 void PlanningOps::image_patches(int64_t patch_size, const Tensor& images, const Tensor& factors,
@@ -208,7 +219,7 @@ void PlanningOps::linear_backward(const Tensor& x, const Tensor& weight, const T
       throw Error("linear dbias_before needs an activation in front of x, and dx");
     expect(dbias_before, accumulate_dtype(), {x.columns()}, "linear dbias_before");
   }
-  need_workspace(backend_.linear_backward_workspace(x.rows(), x.columns(), dy.columns()));
+  need_workspace(workspaces().linear_backward_workspace(x.rows(), x.columns(), dy.columns()));
   flops_ += (dx ? 4.0 : 2.0) * static_cast<double>(x.rows() * x.columns()) *
             static_cast<double>(dy.columns());
 }
@@ -296,7 +307,7 @@ void PlanningOps::residual_norm_backward(const NormDesc& desc, const Tensor& x,
   if (branch.layer_scale || branch.sample_scale)
     expect(d_delta, compute_dtype(), x.shape, "norm d_delta");
   if (branch.layer_scale) expect(d_layer_scale, accumulate_dtype(), columns, "norm d_layer_scale");
-  need_workspace(backend_.residual_norm_backward_workspace(x.rows(), x.columns()));
+  need_workspace(workspaces().residual_norm_backward_workspace(x.rows(), x.columns()));
 }
 
 // ---- attention
@@ -331,7 +342,7 @@ void PlanningOps::qk_norm_rope_backward(const QkNormRopeDesc& desc, const Tensor
     expect(dq_weight, accumulate_dtype(), {desc.head_dim}, "q_norm gradient");
     expect(dk_weight, accumulate_dtype(), {desc.head_dim}, "k_norm gradient");
   }
-  need_workspace(backend_.qk_norm_rope_backward_workspace(desc));
+  need_workspace(workspaces().qk_norm_rope_backward_workspace(desc));
 }
 
 void PlanningOps::attention_forward(const AttentionDesc& desc, const AttentionInputs& inputs,
@@ -343,7 +354,7 @@ void PlanningOps::attention_forward(const AttentionDesc& desc, const AttentionIn
   if (desc.kind == AttentionKind::softmax)
     expect(log_sum_exp, accumulate_dtype(), per_query, "attention log_sum_exp");
   expect_if(row_sum, accumulate_dtype(), per_query, "attention row_sum");
-  need_workspace(backend_.attention_forward_workspace(desc));
+  need_workspace(workspaces().attention_forward_workspace(desc));
   flops_ += 2.0 * score_product_flops(desc);
 }
 
@@ -363,7 +374,7 @@ void PlanningOps::attention_backward(const AttentionDesc& desc, const AttentionI
            "attention log_sum_exp");
   }
   expect_if(d_head_bias, accumulate_dtype(), {desc.heads}, "attention d_head_bias");
-  need_workspace(backend_.attention_backward_workspace(desc));
+  need_workspace(workspaces().attention_backward_workspace(desc));
   flops_ += 4.0 * score_product_flops(desc);  // dV, dP, dQ, dK; computing S again is no model FLOP
 }
 
@@ -381,7 +392,7 @@ void PlanningOps::vocab_cross_entropy(const CrossEntropyDesc& desc, const Tensor
   expect_if(dx, compute_dtype(), x.shape, "cross-entropy dx");
   expect_if(dweight, accumulate_dtype(), weight.shape, "cross-entropy dweight");
   need_workspace(
-      backend_.vocab_cross_entropy_workspace(desc, x.rows(), x.columns(), weight.rows()));
+      workspaces().vocab_cross_entropy_workspace(desc, x.rows(), x.columns(), weight.rows()));
   flops_ += (dx ? 6.0 : 2.0) * static_cast<double>(x.rows() * x.columns()) *
             static_cast<double>(weight.rows());
 }
@@ -398,7 +409,7 @@ void PlanningOps::ctc_loss(const CtcDesc& desc, const Tensor& logits, const Tens
   expect(losses, accumulate_dtype(), {desc.batch}, "ctc losses");
   expect(sums, accumulate_dtype(), {ctc_sum_slots}, "ctc sums");
   expect_if(d_logits, compute_dtype(), logits.shape, "ctc d_logits");
-  need_workspace(backend_.ctc_loss_workspace(desc));
+  need_workspace(workspaces().ctc_loss_workspace(desc));
 }
 
 // ---- randomness, reductions, optimizer
@@ -411,7 +422,7 @@ void PlanningOps::classification_loss(double, const Tensor& logits, const Tensor
   expect_if(targets, accumulate_dtype(), logits.shape, "classification targets");
   expect(sums, accumulate_dtype(), {class_sum_slots}, "classification sums");
   expect_if(d_logits, compute_dtype(), logits.shape, "classification d_logits");
-  need_workspace(backend_.classification_loss_workspace(logits.rows()));
+  need_workspace(workspaces().classification_loss_workspace(logits.rows()));
 }
 
 void PlanningOps::dropout(const RandomStream&, double, const Tensor& x, const Tensor& y) {
@@ -430,19 +441,19 @@ void PlanningOps::layer_drop(const RandomStream&, double, const Tensor& scale) {
 void PlanningOps::root_mean_square(const Tensor& x, const Tensor& result) {
   expect(x, compute_dtype(), x.shape, "rms x");
   expect(result, accumulate_dtype(), {1}, "rms result");
-  need_workspace(backend_.reduction_workspace(x.numel()));
+  need_workspace(workspaces().reduction_workspace(x.numel()));
 }
 
 void PlanningOps::mean(const Tensor& x, const Tensor& result) {
   expect(x, accumulate_dtype(), x.shape, "mean x");
   expect(result, accumulate_dtype(), {1}, "mean result");
-  need_workspace(backend_.reduction_workspace(x.numel()));
+  need_workspace(workspaces().reduction_workspace(x.numel()));
 }
 
 void PlanningOps::sum_of_squares(const Tensor& x, const Tensor& result) {
   expect(x, accumulate_dtype(), x.shape, "sum of squares x");
   expect(result, accumulate_dtype(), {1}, "sum of squares result");
-  need_workspace(backend_.reduction_workspace(x.numel()));
+  need_workspace(workspaces().reduction_workspace(x.numel()));
 }
 
 void PlanningOps::sequence_root_mean_square(const Tensor& x, const Tensor& lengths,
@@ -452,14 +463,14 @@ void PlanningOps::sequence_root_mean_square(const Tensor& x, const Tensor& lengt
   if (x.rows() % lengths.numel() != 0)
     throw Error("sequence rms: {} rows are no whole number of {}", x.rows(), lengths.numel());
   expect(result, accumulate_dtype(), {1}, "sequence rms result");
-  need_workspace(backend_.sequence_reduction_workspace(lengths.numel()));
+  need_workspace(workspaces().sequence_reduction_workspace(lengths.numel()));
 }
 
 void PlanningOps::sequence_mean(const Tensor& x, const Tensor& lengths, const Tensor& result) {
   expect(x, accumulate_dtype(), {lengths.numel(), x.shape[1], x.shape[2]}, "sequence mean x");
   expect(lengths, DType::i32, {lengths.numel()}, "sequence mean lengths");
   expect(result, accumulate_dtype(), {1}, "sequence mean result");
-  need_workspace(backend_.sequence_reduction_workspace(x.shape[0] * x.shape[1]));
+  need_workspace(workspaces().sequence_reduction_workspace(x.shape[0] * x.shape[1]));
 }
 
 void PlanningOps::clip_factor(const Tensor& group_sums, double, const Tensor& control) {

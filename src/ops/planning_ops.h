@@ -3,6 +3,8 @@
 // step 1; --dry-run prints it.
 #pragma once
 
+#include <string>
+
 #include "ops/ops.h"
 
 namespace sigtrain {
@@ -10,7 +12,10 @@ namespace sigtrain {
 class PlanningOps final : public Ops {
  public:
   /// Plans for `backend`: its dtypes and its workspace sizes. The backend must outlive this.
-  explicit PlanningOps(const Ops& backend) : backend_(backend) {}
+  explicit PlanningOps(const Ops& backend);
+  /// Plans for a device that is not here. Its workspaces, whose sizes go by the device, are not
+  /// counted.
+  PlanningOps(std::string name, DType compute_dtype, DType accumulate_dtype);
 
   /// Bytes of the largest scratch memory any call so far would need.
   size_t workspace_bytes() const { return workspace_bytes_; }
@@ -109,6 +114,8 @@ class PlanningOps final : public Ops {
 
  private:
   void need_workspace(size_t bytes);
+  /// What knows the sizes of workspaces: Ops itself says 0 of all.
+  const Ops& workspaces() const { return backend_ ? *backend_ : *this; }
   /// Throws unless x has this dtype and shape; `what` names the call and the argument.
   void expect(const Tensor& x, DType dtype, const Shape& shape, std::string_view what) const;
   /// The same for an optional argument.
@@ -120,7 +127,10 @@ class PlanningOps final : public Ops {
                       const Tensor& y, DType parameters) const;
   void check_linear(const Tensor& x, const Tensor& weight, const Tensor& y) const;
 
-  const Ops& backend_;
+  const Ops* backend_ = nullptr;
+  std::string name_;
+  DType compute_dtype_, accumulate_dtype_;
+  bool is_synchronous_ = false;
   size_t workspace_bytes_ = 0;
   double flops_ = 0.0;
 };

@@ -70,11 +70,11 @@ struct RunMemory {
         ranks(communicator, parameters),
         arena_memory(ops.allocate(plan.arena)),
         arena(arena_memory.get(), plan.arena),
-        workspace_memory(ops.allocate(plan.workspace)),
+        workspace_memory(ops.allocate(plan.workspace.value())),
         diagnostics(ops, task.layers()) {
     ops.set_workspace({workspace_memory.get(),
                        DType::f32,
-                       {static_cast<int64_t>(plan.workspace / sizeof(float))}});
+                       {static_cast<int64_t>(plan.workspace.value() / sizeof(float))}});
     ops.set_deterministic(config.train.deterministic);
     task.prepare(ops);
   }

@@ -62,6 +62,7 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
                   config.log.diagnostics ? &diagnostics : nullptr,
                   config.train.recompute};
   MemoryPlan plan;
+  plan.device = fmt::format("{}, {}", ops.name(), name_of(ops.compute_dtype()));
   if (training) {
     task.micro_step(context, 0);
     const double units = task.planned_units().value_or(
@@ -83,12 +84,13 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
   plan.batches = task.batch_bytes();
   plan.arena = arena.peak();
   plan.arena_by_purpose = arena.by_purpose_at_peak();
-  plan.workspace = ops.workspace_bytes();
+  if (!backend.is_planning()) plan.workspace = ops.workspace_bytes();
   return plan;
 }
 
 std::string describe_plan(const MemoryPlan& plan, const Config& config, const Task& task) {
-  std::string text = "parameters\n";
+  std::string text = fmt::format("device\n  {}{}\n\nparameters\n", plan.device,
+                                 plan.workspace ? "" : ", which is not here");
   const ParameterTable& table = task.parameters();
   for (int group = 0; group < static_cast<int>(table.groups().size()); ++group) {
     int64_t in_group = 0;
@@ -114,8 +116,12 @@ std::string describe_plan(const MemoryPlan& plan, const Config& config, const Ta
     const size_t bytes = plan.arena_by_purpose[static_cast<size_t>(purpose)];
     if (bytes) text += plan_line(name_of(static_cast<Purpose>(purpose)), bytes);
   }
-  text += plan_line("workspace", plan.workspace) + plan_line("batches", plan.batches) +
-          plan_line("total", plan.total());
+  text +=
+      plan.workspace
+          ? plan_line("workspace", *plan.workspace)
+          : fmt::format("  {:<32} {:>14}  (its size goes by the device; the total is without it)\n",
+                        "workspace", "left out");
+  text += plan_line("batches", plan.batches) + plan_line("total", plan.total());
   text += fmt::format("\ncompute\n  {:<32} {:>14.4g}  (matrix products, forward and backward)\n",
                       fmt::format("FLOPs {} {}", task.unit() == "image" ? "an" : "a", task.unit()),
                       plan.flops_per_unit);

@@ -106,6 +106,36 @@ TEST_F(DryRun, LeavesOutNoConfig) {
   }
 }
 
+// Weights, gradients, moments and batches are the same on both; activations are bf16 on the GPU,
+// half of the CPU's fp32.
+TEST_F(DryRun, PlansForTheDeviceThatIsAskedFor) {
+  const fs::path config = fs::path(kConfigs) / "lm_85m_sigmoid.yaml";
+  const std::string cpu = dry_run(config, {"--device", "cpu"});
+  EXPECT_THAT(cpu, testing::StartsWith("device\n  cpu, f32\n"));
+  const std::string cuda = dry_run(config, {"--device", "cuda"});
+  EXPECT_THAT(cuda, testing::StartsWith("device\n  cuda, bf16"));
+  const auto line = [](const std::string& text, const std::string& purpose) {
+    std::smatch match;
+    EXPECT_TRUE(std::regex_search(text, match, std::regex("\n  " + purpose + " +(.*)\n"))) << text;
+    return match[1].str();
+  };
+  const auto gib = [&](const std::string& text, const std::string& purpose) {
+    const std::string value = line(text, purpose);
+    EXPECT_THAT(value, testing::EndsWith(" GiB"));
+    return std::stod(value);
+  };
+  for (const char* same : {"weights", "gradients", "optimizer moments", "batches"})
+    EXPECT_EQ(line(cuda, same), line(cpu, same));
+  EXPECT_THAT(cuda, testing::HasSubstr("weights in compute precision"));
+  EXPECT_NEAR(
+      gib(cuda, "activations kept for backward") / gib(cpu, "activations kept for backward"), 0.5,
+      0.01);
+  if (fs::exists("/dev/nvidiactl")) return;
+  EXPECT_THAT(cuda, testing::HasSubstr("cuda, bf16, which is not here"));
+  EXPECT_EQ(line(cuda, "workspace"),
+            "left out  (its size goes by the device; the total is without it)");
+}
+
 TEST_F(DryRun, TakesTheVocabularyOfTheShards) {
   const std::string text = dry_run("small.yaml");
   EXPECT_THAT(text, testing::HasSubstr("[257, 32]"));
