@@ -36,6 +36,21 @@ except ImportError as error:
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLES = ["-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5))]
 
+# The task that counts its data in this unit.
+UNIT_TASKS = {"tokens": "language_modeling", "images": "image_classification",
+              "audio_seconds": "speech_recognition"}
+
+# Settings that say what the losses are of, and what does not compare where they differ.
+DATA_KEYS = {
+    "data.source": "losses are of different data",
+    "data.train": "training losses are of different data",
+    "data.validation": "validation losses are of different data",
+    "data.tokenizer": "a token is not the same text",
+    "data.speech.letters": "a letter is not the same",
+    "model.vocab_size": "a token is not the same text",
+    "model.vision.classes": "classes are not the same",
+}
+
 # Share of a run's records that "at the end" averages over.
 END_SHARE = 0.05
 
@@ -214,15 +229,65 @@ def difference(run, base, span):
     return np.array([]), np.array([]), "validation"
 
 
-def counted_unit(runs):
-    """What the runs count their data in, as they record it: tokens, images, ..."""
+def recorded_unit(runs):
+    """What the runs record that they count their data in: tokens, images, ...; None if none does."""
     suffix = "_per_second"
     for run in runs:
         for record in run.records["train"]:
             for key in record:
                 if key.endswith(suffix):
                     return key[:-len(suffix)]
-    return "tokens"
+    return None
+
+
+def counted_unit(runs):
+    return recorded_unit(runs) or "tokens"
+
+
+def task_of(run):
+    """The run's task as its config or else its records tell; None if neither does."""
+    return run.config.get("task") or UNIT_TASKS.get(recorded_unit([run]))
+
+
+def check_tasks(runs):
+    """What is wrong with comparing them, or None: losses of two tasks have nothing in common."""
+    known = [(run, task_of(run)) for run in runs if task_of(run)]
+    for run, task in known[1:]:
+        base, base_task = known[0]
+        if task != base_task:
+            return (f"{base.name} is a run of {base_task}, {run.name} of {task}: their losses do "
+                    "not compare; name runs of one task")
+    return None
+
+
+def note_other_data(runs):
+    """Adds to each run's notes what of its data is not the first run's: a difference of losses is
+    then also one of the data."""
+    base = next((run for run in runs if not run.is_empty()), runs[0])
+
+    def evaluated(run):
+        targets = run.series("validation", "targets")
+        return targets[-1] if len(targets) else math.nan
+
+    for run in runs:
+        if run is base:
+            continue
+        if base.config and run.config:
+            for key, what in DATA_KEYS.items():
+                ours, theirs = run.config.get(key), base.config.get(key)
+                if ours != theirs:
+                    run.notes.append(f"{key} is {setting_text(ours)}, not {setting_text(theirs)} "
+                                     f"as of {base.name}: {what}")
+        ours, theirs = evaluated(run), evaluated(base)
+        if not math.isnan(ours + theirs) and ours != theirs:
+            run.notes.append(f"evaluated on {ours:,.0f} targets, {base.name} on {theirs:,.0f}: "
+                             "validation losses are of different data")
+
+
+def setting_text(value):
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return "unset" if value in (None, "") else str(value)
 
 
 def classifies(runs):
@@ -686,6 +751,10 @@ def main(arguments=None):
     except OSError as error:
         parser.error(f"cannot read {error.filename}: {error.strerror}; a RUN is a folder with a "
                      "metrics.jsonl, or that file")
+    if problem := check_tasks(runs):
+        print(f"compare.py: {problem}", file=sys.stderr)
+        return 2
+    note_other_data(runs)
     for run in runs:
         for note in run.notes:
             print(f"{run.name}: {note}", file=sys.stderr)

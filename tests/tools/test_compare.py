@@ -206,6 +206,45 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertIn("config.yaml not shown", err)
 
+    def test_runs_of_two_tasks_are_refused(self):
+        def records(unit):
+            return [{"step": s, "split": "train", "loss": 2.0, f"{unit}_per_second": 9.0}
+                    for s in (1, 2)]
+        lm, vit = (self.run_folder(unit, records(unit)) for unit in ("tokens", "images"))
+        unknown = self.run_folder("unknown", [train(1, 2.0)])
+        code, out, err, _ = self.main(unknown, lm, vit)
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("tokens is a run of language_modeling, images of image_classification", err)
+        self.assertIn("name runs of one task", err)
+        self.assertEqual(self.main(lm, unknown)[0], 0)
+        if importlib.util.find_spec("yaml") is None:
+            self.skipTest("python3-yaml is not installed")
+        asr = self.run_folder("asr", [train(1, 2.0)], config="task: speech_recognition\n")
+        code, _, err, _ = self.main(lm, asr)
+        self.assertEqual(code, 2)
+        self.assertIn("asr of speech_recognition", err)
+
+    def test_other_data_than_the_first_runs_are_said(self):
+        def evaluated(name, targets, config=None):
+            return self.run_folder(name, [train(1, 2.0), {**validation(1, 2.0), "targets": targets}],
+                                   config=config)
+        a, b, c = (evaluated(name, n) for name, n in (("a", 1000), ("b", 1000), ("c", 2500)))
+        code, _, err, page = self.main(a, b, c)
+        note = "c: evaluated on 2,500 targets, a on 1,000: validation losses are of different data"
+        self.assertEqual((code, err), (0, note + "\n"))
+        self.assertIn(note, page)
+        if importlib.util.find_spec("yaml") is None:
+            self.skipTest("python3-yaml is not installed")
+        config = "data: {{train: [{}], validation: [v], tokenizer: {}}}\nmodel: {{width: {}}}\n"
+        d, e, f = (evaluated(name, 1000, config.format(*values)) for name, values in (
+            ("d", ("x", "bytes", 8)), ("e", ("x", "bytes", 16)), ("f", ("y", "''", 8))))
+        self.assertEqual(self.main(d, e)[2], "")
+        code, _, err, _ = self.main(d, f)
+        self.assertEqual(code, 0)
+        self.assertIn("f: data.train is [y], not [x] as of d: training losses are of different", err)
+        self.assertIn("f: data.tokenizer is unset, not bytes as of d: a token is not", err)
+        self.assertNotIn("data.validation", err)
+
     def test_texts(self):
         self.assertEqual([compare.count_text(v) for v in (math.nan, 0, 950, 52900, 1.31e9)],
                          ["–", "0", "950", "52.9k", "1.31B"])
