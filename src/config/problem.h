@@ -16,6 +16,8 @@ struct Place {
   std::string shown;     // the key path that `text` itself shows (overrides), else empty
   int source = INT_MAX;  // 0: the config itself, then its bases, then the overrides
   int line = 0;
+
+  bool is_override() const { return !shown.empty(); }
 };
 
 /// Everything that is wrong with a config. what() has one line a problem, in the order of the

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <set>
@@ -25,9 +26,7 @@ class Reader {
     Config config;
     read_value(document_.root, config, "");
     if (document_.complete) {
-      for (const Impossible& found : impossible_values(config, unusable_)) {
-        problems_.add(place_of(found.keys), found.keys[0], found.message);
-      }
+      for (const Impossible& found : impossible_values(config, unusable_)) add_impossible(found);
     }
     problems_.throw_if_any();
     return config;
@@ -117,15 +116,28 @@ class Reader {
     return found;
   }
 
-  // Where the first of the keys that was given at all is given; else the file as a whole.
-  Place place_of(const std::vector<std::string>& keys) const {
-    for (const std::string& key : keys) {
-      const auto found = places_.find(key);
-      if (found != places_.end()) return found->second;
+  // Blames the first of the keys that an override gives: the files agreed until it came. Else the
+  // first that is given at all, else the file as a whole.
+  void add_impossible(const Impossible& found) {
+    std::vector<const Place*> given;
+    for (const std::string& key : found.keys) {
+      const auto place = places_.find(key);
+      if (place != places_.end()) given.push_back(&place->second);
     }
-    Place place;
-    place.text = path_;
-    return place;
+    if (given.empty()) {
+      Place file;
+      file.text = path_;
+      problems_.add(file, found.keys[0], found.message);
+      return;
+    }
+    const auto of_override = std::find_if(given.begin(), given.end(),
+                                          [](const Place* place) { return place->is_override(); });
+    const Place& blamed = of_override != given.end() ? **of_override : *given[0];
+    const auto own = places_.find(found.keys[0]);
+    std::string message = found.message;
+    if (own != places_.end() && &own->second != &blamed)
+      message += fmt::format(" ({} is given in {})", found.keys[0], own->second.text);
+    problems_.add(blamed, found.keys[0], message);
   }
 
   const std::string path_;

@@ -255,6 +255,25 @@ TEST(Validate, BlamesAValueThatWasGivenBeforeADefault) {
             "a.yaml:7: schedule.warmup_steps: 100 are more than train.steps, 50");
 }
 
+// The file was right until then.
+TEST(Validate, BlamesAnOverrideBeforeTheFile) {
+  ConfigFiles files;
+  files.write("a.yaml",
+              std::string(kGood) + "schedule:\n  warmup_steps: 60\ntrain:\n  steps: 70\n");
+  EXPECT_EQ(files.error("a.yaml"), "");
+  EXPECT_EQ(files.error("a.yaml", {"train.steps=50"}),
+            "--set train.steps=50: schedule.warmup_steps: 60 are more than train.steps, 50 "
+            "(schedule.warmup_steps is given in a.yaml:7)");
+  EXPECT_EQ(files.error("a.yaml", {"schedule.warmup_steps=80"}),
+            "--set schedule.warmup_steps=80: 80 are more than train.steps, 70");
+  // Of two overrides, the one of the key that the message is about; a default is given nowhere.
+  EXPECT_EQ(files.error("a.yaml", {"train.steps=50", "schedule.warmup_steps=80"}),
+            "--set schedule.warmup_steps=80: 80 are more than train.steps, 50");
+  EXPECT_EQ(files.error("a.yaml", {"model.heads=3"}),
+            "--set model.heads=3: model.width: 256 is not a multiple of model.heads, 3 "
+            "(model.head_dim would free the choice)");
+}
+
 TEST(Validate, DoesNotJudgeWhatIsKnownToBeWrong) {
   Config config;
   config.model.heads = 3;
