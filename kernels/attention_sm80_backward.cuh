@@ -468,13 +468,11 @@ __global__ void __launch_bounds__(BackwardTiling<HeadDim>::threads, 1)
 
   if (threadIdx.x == 0) turns.pass((steps & 1) ^ 1);
   __syncthreads();  // nobody reads keys any more: their tiles are the way to 16-byte writes
-  if (threadIdx.x == 0) {
-    turns.pass(steps & 1);
-    if (call.d_head_bias && steps == 0) {
-      for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
-        work.bias_partials[(static_cast<int64_t>(head) * shape.batch + batch) * work.key_tiles +
-                           key_tile] = 0.0f;
-    }
+  if (is_gradient_warp && group_thread == 0) turns.pass(steps & 1);  // which it kept itself
+  if (threadIdx.x == 0 && call.d_head_bias && steps == 0) {
+    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
+      work.bias_partials[(static_cast<int64_t>(head) * shape.batch + batch) * work.key_tiles +
+                         key_tile] = 0.0f;
   }
   const SharedAddress out_tile = is_gradient_warp ? k_tile : v_tile;
   const float factor = is_gradient_warp ? shape.scale : 1.0f;

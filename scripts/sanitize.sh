@@ -37,8 +37,13 @@ shards=${SHARDS:-$(($(nproc) < 8 ? $(nproc) : 8))}
 # check TOOL: the tests must pass, the tool must have looked at something, and found nothing but in kernels named $allowed.
 check() {
   local tool=$1 allowed="" shard log
-  # cuBLASLt's kernels move data by means that these two do not see, and are not ours to mend.
-  case "$tool" in initcheck | racecheck) allowed="(void )?(nvjet|cublasLt::)" ;; esac
+  # cuBLASLt's kernels move data by means that these two do not see, and are not ours to mend. racecheck does not see either that all lanes
+  # of a converged warp have read before one of them tells the copy engine's warp so: which the softmax backward pass on Hopper does for its
+  # statistics, and only for them. Sigmoid's, the same kernel without statistics, has no exception.
+  case "$tool" in
+    initcheck) allowed="(void )?(nvjet|cublasLt::)" ;;
+    racecheck) allowed="(void )?(nvjet|cublasLt::|sigtrain::kernels::attention_sm90_backward_kernel<sigtrain::kernels::SoftmaxGradientSm90,)" ;;
+  esac
   say "$tool"
   for ((shard = 0; shard < shards; ++shard)); do
     GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard "$sanitizer" --tool "$tool" --print-limit 100000 \
