@@ -275,7 +275,9 @@ TEST_F(Ranks, OneThatCannotReadItsDataEndsTheRun) {
       run_ranks(3, kRun + Words{"--set", "train.global_batch=6"}, "[ $rank != 2 ] || cd elsewhere");
   EXPECT_NE(result.exit_code, 0);
   for (int rank = 0; rank < 3; ++rank) {
-    EXPECT_THAT(result.output(), HasSubstr("rank 2 failed: tokens/train")) << rank;
+    EXPECT_THAT(result.output(),
+                HasSubstr("rank 2 failed: data.train: tokens/train does not exist"))
+        << rank;
   }
   EXPECT_FALSE(fs::exists(runs("small")));
 }
