@@ -146,13 +146,13 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", arguments.prompt, "Text to go on from");
   app.add_option("--tokens", arguments.tokens, "At most this many tokens")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   app.add_option("--temperature", arguments.sampling.temperature, "0: the most likely token")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   app.add_option("--top-k", arguments.sampling.top_k, "0: all tokens")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   app.add_option("--top-p", arguments.sampling.top_p, "Probability mass that is sampled from")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));

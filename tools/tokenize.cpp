@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -19,6 +18,7 @@
 #include "data/text_corpus.h"
 #include "data/token_corpus.h"
 #include "data/tokenizer.h"
+#include "run_tool.h"
 
 namespace {
 
@@ -216,19 +216,19 @@ int main(int argc, char** argv) {
                         ->capture_default_str();
   auto* bpe = app.add_option("--train-bpe", options.bpe_size,
                              "train a byte-pair vocabulary of this many ids on the training text")
-                  ->check(CLI::PositiveNumber)
+                  ->check(positive_number())
                   ->excludes(tokenizer);
   app.add_option("--bpe-bytes", options.bpe_bytes,
                  "bytes of text to train the vocabulary on; lines are sampled from more")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->needs(bpe);
   app.add_option("--validation-fraction", options.validation_fraction,
                  "share of the text set aside for validation")
       ->capture_default_str();
   app.add_option("--shard-tokens", options.shard_tokens, "tokens in a shard")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   app.add_option("--extensions", options.extensions, "files to take from folders, as .txt,.md")
       ->delimiter(',')
       ->capture_default_str();
@@ -237,8 +237,7 @@ int main(int argc, char** argv) {
   app.add_flag("--overwrite", options.overwrite, "replace an earlier output");
   app.add_flag("--check", options.check, "verify the checksums of the token shards given as input")
       ->excludes(output);
-  try {
-    app.parse(argc, argv);
+  return run_tool(app, argc, argv, [&] {
     if (options.check) {
       check_shards(options.inputs);
     } else if (options.output.empty()) {
@@ -247,13 +246,5 @@ int main(int argc, char** argv) {
       tokenize(options);
     }
     return 0;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const UsageError& error) {
-    fmt::print(stderr, "tokenize: {}\n", error.what());
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "tokenize: {}\n", error.what());
-    return 1;
-  }
+  });
 }

@@ -155,7 +155,7 @@ int main(int argc, char** argv) {
   app.add_option("--beam", arguments.beam_width,
                  "Width of the search for the likeliest text; 0: each frame's likeliest letter")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   app.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
   app.add_flag("--average", arguments.average, "Use the averaged weights (optimizer.ema_decay)");
   return run_tool(app, argc, argv, [&] { return run(arguments) ? 0 : 1; });
