@@ -132,7 +132,7 @@ inline constexpr auto kFields<ModelConfig> = std::tuple{
           "0: as the token shards or data.speech.letters say", kSizeOrZero},
     Field{"vision", &ModelConfig::vision, ""},
     Field{"speech", &ModelConfig::speech, ""},
-    Field{"layers", &ModelConfig::layers, "blocks of attention and MLP", kSize},
+    Field{"layers", &ModelConfig::layers, "blocks of attention and MLP", {1.0, 4096.0}},
     Field{"width", &ModelConfig::width, "size of the residual stream", kSize},
     Field{"heads", &ModelConfig::heads, "query heads", kSize},
     Field{"kv_heads", &ModelConfig::kv_heads, "key and value heads; 0: as many as heads",

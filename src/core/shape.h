@@ -13,14 +13,24 @@ namespace sigtrain {
 class Shape {
  public:
   static constexpr int max_rank = 4;
+  /// So that no sum of the bytes of a run's tensors leaves 64 bits, whatever its config asks for.
+  static constexpr int64_t max_numel = int64_t{1} << 44;
 
   Shape() = default;
   Shape(std::initializer_list<int64_t> dims) {
     if (dims.size() > max_rank)
       throw Error("a shape has {} dimensions; at most 4 are supported", dims.size());
+    int64_t product = 1;
     for (int64_t extent : dims) {
       if (extent < 0) throw Error("a shape has a negative extent: {}", extent);
       dims_[rank_++] = extent;
+      if (__builtin_mul_overflow(product, extent, &product) || product > max_numel) {
+        throw Error(
+            "a tensor of {} would have more than 2^44 elements: use a smaller micro-batch, "
+            "sequence "
+            "or model",
+            to_string());
+      }
     }
   }
 
@@ -36,9 +46,12 @@ class Shape {
 
   std::string to_string() const {
     std::string text = "[";
-    for (int axis = 0; axis < rank_; ++axis)
-      text += (axis ? ", " : "") + std::to_string(dims_[axis]);
-    return text + "]";
+    for (int axis = 0; axis < rank_; ++axis) {
+      if (axis > 0) text += ", ";
+      text += std::to_string(dims_[axis]);
+    }
+    text += "]";
+    return text;
   }
 
  private:

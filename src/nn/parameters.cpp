@@ -97,7 +97,8 @@ void ParameterStore::lay_out(const Ops& ops, ParameterBuffers buffers) {
   buckets_.clear(), owned_.clear();
   // Backward comes from the end: what does not fill a bucket is at the start.
   for (int64_t end = flat; end > 0; end -= step)
-    buckets_.insert(buckets_.begin(), {std::max(end - step, int64_t{0}), end});
+    buckets_.push_back({std::max(end - step, int64_t{0}), end});
+  std::reverse(buckets_.begin(), buckets_.end());
   int64_t own_elements = 0;
   if (sharding_.is_sharded) {
     for (const auto& [begin, end] : buckets_) {

@@ -19,7 +19,7 @@ TEST(Validate, RefusesValuesOutOfRange) {
   files.write("a.yaml", kGood);
   const std::vector<std::pair<std::string, std::string>> table = {
       {"model.seq_len=0", "must be at least 1: only images have a number of tokens of their own"},
-      {"model.layers=0", "must be in [1, 16777216], is 0"},
+      {"model.layers=0", "must be in [1, 4096], is 0"},
       {"model.heads=0", "must be in [1, 16777216], is 0"},
       {"model.width=99999999999", "must be in [1, 16777216], is 99999999999"},
       {"model.kv_heads=-1", "must be in [0, 16777216], is -1"},
