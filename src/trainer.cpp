@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "tasks/make_task.h"
 #include "train/loop.h"
 #include "train/memory_plan.h"
+#include "train/snapshot.h"
 
 namespace sigtrain {
 namespace {
@@ -50,7 +52,12 @@ std::optional<CheckpointReader> find_checkpoint(const Arguments& arguments,
     return find_resumable(folder / "checkpoints",
                           [](const std::string& message) { spdlog::warn("{}", message); });
   }
-  return open_checkpoint(arguments.resume);
+  try {
+    return open_checkpoint(arguments.resume);
+  } catch (const Error& error) {
+    throw Error("--resume: {}; --resume auto takes the newest intact checkpoint of the run, {}",
+                error.what(), folder.string());
+  }
 }
 
 /// `text` as one word of a shell's command line.
@@ -166,9 +173,14 @@ void run(const Arguments& arguments, ProcessGroup& group) {
   // One rank reads checkpoints and writes files: the others need not see its disk.
   std::optional<CheckpointReader> checkpoint;
   together(group, [&] {
-    if (group.is_root()) checkpoint = find_checkpoint(arguments, folder);
+    if (!group.is_root()) return;
+    checkpoint = find_checkpoint(arguments, folder);
+    // Here already: an earlier run is not moved aside for one that cannot start.
+    if (checkpoint) check_same_model(*checkpoint, config);
   });
   const bool has_checkpoint = group.broadcast(checkpoint ? "yes" : "") == "yes";
+  // All of it at once, and before an earlier run is moved aside: each part by itself may fit.
+  together(group, [&] { ops->allocate(plan.total()); });
   const std::unique_ptr<Communicator> communicator = make_communicator(group, *ops);
   if (arguments.eval_only) {
     together(group, [&] {
@@ -203,7 +215,10 @@ int tell(const std::exception& error) {
   const bool is_usage =
       agreed ? agreed->is_usage : dynamic_cast<const UsageError*>(&error) != nullptr;
   clear_live_line();
-  if (is_usage) {
+  if (dynamic_cast<const std::bad_alloc*>(&error)) {
+    spdlog::error(
+        "out of host memory; use a smaller train.global_batch, data.prefetch, sequence or model");
+  } else if (is_usage) {
     fmt::print(stderr, "{}\n", error.what());
   } else {
     spdlog::error("{}", error.what());
@@ -253,13 +268,15 @@ int main(int argc, char** argv) {
   CLI::App app{"Trains a transformer with sigmoid or softmax attention.", "trainer"};
   Arguments arguments;
   arguments.program = argv[0];
-  app.add_option("--config", arguments.config, "YAML file of the run")->required();
+  std::vector<std::string> configs;
+  app.add_option("--config", configs, "YAML file of the run")->required()->allow_extra_args(false);
   app.add_option("--set", arguments.overrides,
                  "Override a key of the config: --set train.steps=100")
       ->type_name("KEY=VALUE");
   app.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--resume", arguments.resume,
-                 "auto: the newest intact checkpoint of the run; or the path of one");
+                 "auto: the newest intact checkpoint of the run; or the path of one")
+      ->type_name("auto|PATH");
   app.add_flag("--eval-only", arguments.eval_only,
                "Print the validation loss of a checkpoint (the newest, or that of --resume)");
   app.add_flag("--dry-run", arguments.dry_run,
@@ -268,7 +285,18 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     init_log({});
+    if (configs.size() > 1) {
+      throw UsageError(
+          "--config takes one file, not {}: a config inherits from another with a line `base: "
+          "FILE`",
+          configs.size());
+    }
+    arguments.config = configs[0];
     return run_in_group(arguments);
+  } catch (const CLI::ExtrasError& error) {
+    app.exit(error);
+    fmt::print(stderr, "The config goes behind --config, its keys behind --set KEY=VALUE.\n");
+    return 2;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const std::exception& error) {

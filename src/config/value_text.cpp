@@ -105,8 +105,8 @@ std::string expectation(const AttentionBias&) {
 std::string expectation(const std::optional<double>&) {
   return fmt::format("a number or {}", kInverseSqrtHeadDim);
 }
-std::string expectation(const std::vector<std::string>&) { return "a list"; }
-std::string expectation(const std::vector<double>&) { return "a list of numbers"; }
+std::string expectation(const std::vector<std::string>&) { return "a list, as [a, b]"; }
+std::string expectation(const std::vector<double>&) { return "a list of numbers, as [1, 2]"; }
 
 std::string parse_value(const Scalar& scalar, int64_t& out) { return parse_integer(scalar, out); }
 std::string parse_value(const Scalar& scalar, uint64_t& out) { return parse_integer(scalar, out); }

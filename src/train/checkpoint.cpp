@@ -70,12 +70,15 @@ json parse_json(const fs::path& file) {
   return object;
 }
 
+void require_file(const fs::path& folder, std::string_view name) {
+  std::error_code ignored;
+  if (!fs::exists(folder / name, ignored))
+    throw Error("{} is not a complete checkpoint: it has no {}", folder.string(), name);
+}
+
 Digests read_manifest(const fs::path& folder) {
   const fs::path file = folder / kManifestFile;
-  std::error_code ignored;
-  if (!fs::exists(file, ignored)) {
-    throw Error("{} is not a complete checkpoint: it has no {}", folder.string(), kManifestFile);
-  }
+  require_file(folder, kManifestFile);
   Digests digests;
   for (const json& entry : field<json::array_t>(parse_json(file), "files", file)) {
     FileDigest digest;
@@ -98,27 +101,12 @@ Digests read_manifest(const fs::path& folder) {
 
 void verify_sizes(const fs::path& folder, const Digests& digests) {
   for (const auto& [name, digest] : digests) {
+    require_file(folder, name);
     const FileReader file(folder / name);
     if (file.bytes() == digest.bytes) continue;
     throw Error("{} is {}: expected {} bytes, found {}", file.path().string(),
                 file.bytes() < digest.bytes ? "truncated" : "altered", digest.bytes, file.bytes());
   }
-}
-
-fs::path verified(const fs::path& folder) {
-  std::error_code ignored;
-  if (!fs::is_directory(folder, ignored))
-    throw Error("there is no checkpoint folder {}", folder.string());
-  const Digests digests = read_manifest(folder);
-  verify_sizes(folder, digests);
-  for (const auto& [name, digest] : digests) {
-    const FileReader file(folder / name);
-    const FileDigest found = file.digest();
-    if (found == digest) continue;
-    throw Error("{} is altered: its checksum is {:08x}, not {:08x}", file.path().string(),
-                found.crc32c, digest.crc32c);
-  }
-  return folder;
 }
 
 std::string state_text(const TrainingState& state) {
@@ -172,6 +160,38 @@ std::map<int64_t, fs::path, std::greater<>> list_steps(const fs::path& folder) {
     if (numeric) found[std::stoll(digits)] = path;
   }
   return found;
+}
+
+// The user may have meant one of a run, or of a run's folder of checkpoints.
+void require_checkpoint_folder(const fs::path& folder) {
+  std::error_code ignored;
+  const bool exists = fs::is_directory(folder, ignored);
+  if (exists && fs::exists(folder / kManifestFile, ignored)) return;
+  std::string meant;
+  for (const fs::path& place : {folder / "checkpoints", folder, folder.parent_path()}) {
+    if (!meant.empty() || !fs::is_directory(place, ignored)) continue;
+    const auto steps = list_steps(place);
+    if (!steps.empty()) meant = fmt::format(" (did you mean {}?)", steps.begin()->second.string());
+  }
+  if (exists) {
+    throw Error("{} is not a complete checkpoint: it has no {}{}", folder.string(), kManifestFile,
+                meant);
+  }
+  throw Error("there is no checkpoint folder {}{}", folder.string(), meant);
+}
+
+fs::path verified(const fs::path& folder) {
+  require_checkpoint_folder(folder);
+  const Digests digests = read_manifest(folder);
+  verify_sizes(folder, digests);
+  for (const auto& [name, digest] : digests) {
+    const FileReader file(folder / name);
+    const FileDigest found = file.digest();
+    if (found == digest) continue;
+    throw Error("{} is altered: its checksum is {:08x}, not {:08x}", file.path().string(),
+                found.crc32c, digest.crc32c);
+  }
+  return folder;
 }
 
 // Whether manifest and sizes agree: enough to count checkpoints without reading them whole.

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/enum_names.h"
 #include "config/fields.h"
 #include "config/reader.h"
 #include "config/value_text.h"
@@ -18,6 +19,10 @@
 
 namespace sigtrain {
 namespace {
+
+Config config_of(const CheckpointReader& checkpoint) {
+  return read_config((checkpoint.path() / "config.yaml").string(), {});
+}
 
 /// Host memory for the parameters' parts of one flat buffer, under their names in the checkpoint:
 /// PREFIX + name.
@@ -79,6 +84,16 @@ std::vector<NamedTensor> all_named(const std::deque<HostTensors>& tensors) {
   return all;
 }
 
+/// Throws Error if only one of the two keeps averaged weights.
+void check_same_averages(const CheckpointReader& checkpoint, const Config& config) {
+  const double theirs = config_of(checkpoint).optimizer.ema_decay;
+  if ((theirs > 0.0) == (config.optimizer.ema_decay > 0.0)) return;
+  throw Error(
+      "{} was trained with{} averaged weights (optimizer.ema_decay {}), this config says {}; to go "
+      "on with it, set it back",
+      checkpoint.path().string(), theirs > 0.0 ? "" : "out", theirs, config.optimizer.ema_decay);
+}
+
 /// Fills buffers on all ranks from a file that rank 0 reads.
 void distribute(const SafetensorsReader* file, Ops& ops, DataParallel& ranks,
                 const SavedBuffers& buffers) {
@@ -132,9 +147,11 @@ RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& conf
     check_same_model(*checkpoint, config);
     const TrainingState& saved = checkpoint->state();
     if (saved.seed != config.train.seed) {
-      throw Error("{} was trained with train.seed {}, this config says {}",
-                  checkpoint->path().string(), saved.seed, config.train.seed);
+      throw Error(
+          "{} was trained with train.seed {}, this config says {}; to go on with it, set it back",
+          checkpoint->path().string(), saved.seed, config.train.seed);
     }
+    check_same_averages(*checkpoint, config);
     task.check_data_state(saved.data_position);
     state = {{"step", saved.step},
              {"seconds", saved.extra.at("seconds").get<double>()},
@@ -174,7 +191,14 @@ void load_weights(const CheckpointReader* checkpoint, Ops& ops, DataParallel& ra
 }
 
 void check_same_model(const CheckpointReader& checkpoint, const Config& config) {
-  const ModelConfig theirs = read_config((checkpoint.path() / "config.yaml").string(), {}).model;
+  const Config saved = config_of(checkpoint);
+  if (saved.task != config.task) {
+    throw Error(
+        "{} is of a run of task {}, this config's task is {}; to go on with it, use its own "
+        "config",
+        checkpoint.path().string(), enum_name(saved.task), enum_name(config.task));
+  }
+  const ModelConfig& theirs = saved.model;
   std::vector<std::string> their_values;
   for_each_value(theirs, [&](const std::string&, const auto&, const auto& value) {
     their_values.push_back(value_text(value));
@@ -185,8 +209,8 @@ void check_same_model(const CheckpointReader& checkpoint, const Config& config) 
       [&](const std::string& path, const auto&, const auto& value) {
         const std::string their_value = their_values[next++], own_value = value_text(value);
         if (their_value == own_value) return;
-        throw Error("{} was trained with {} {}, this config says {}", checkpoint.path().string(),
-                    path, their_value, own_value);
+        throw Error("{} was trained with {} {}, this config says {}; to go on with it, set it back",
+                    checkpoint.path().string(), path, their_value, own_value);
       },
       "model");
 }

@@ -32,8 +32,8 @@ RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& conf
 /// has them.
 void load_weights(const CheckpointReader* checkpoint, Ops& ops, DataParallel& ranks, bool average);
 
-/// Throws Error naming the first setting of the section `model` in which the checkpoint's config
-/// differs from this one.
+/// Throws Error if the checkpoint's config has another task, or else naming the first setting of
+/// its section `model` that differs from this one.
 void check_same_model(const CheckpointReader& checkpoint, const Config& config);
 
 }  // namespace sigtrain

@@ -207,7 +207,7 @@ TEST(Reader, RefusesListItemsThatAreNotText) {
               "    - [b]\n"
               "    -\n");
   EXPECT_EQ(files.error("a.yaml"),
-            "a.yaml:3: data.validation: expects a list, got 'data/lm'\n"
+            "a.yaml:3: data.validation: expects a list, as [a, b], got 'data/lm'\n"
             "a.yaml:4: data.train[2]: has no value: write one, or remove the key\n"
             "a.yaml:6: data.train[1]: expects text, got a list");
 }
@@ -380,7 +380,7 @@ TEST(Overrides, AreNamedInTheirProblems) {
       {"model.layers.deep=3", "model.layers: expects an integer, got a map"},
       {"model={layers: x}", "model.layers: expects an integer, got 'x'"},
       {"model={layers: 1, layers: 2}", "model.layers: given twice"},
-      {"data.train=a", "expects a list, got 'a'"},
+      {"data.train=a", "expects a list, as [a, b], got 'a'"},
       {"data.train=[a, [b]]", "data.train[1]: expects text, got a list"},
       {"data.train=[a", "not valid YAML: end of sequence flow not found"},
       {"data.train=[a] b", "a second YAML document starts here: only one is read"},

@@ -80,7 +80,7 @@ std::string describe(const ModelConfig& model) {
       std::string(enum_name(model.norm.structure)) + "_" + std::string(enum_name(model.norm.kind)) +
       "_" + std::string(enum_name(model.attention.kind)) + "_" +
       std::string(enum_name(model.mlp.kind)) + "_" + std::string(enum_name(model.position.kind));
-  text += "_" + std::to_string(model.seq_len) + "tokens_" + std::to_string(model.heads) + "heads";
+  text += fmt::format("_{}tokens_{}heads", model.seq_len, model.heads);
   return text + flag(model.kv_heads > 0 && model.kv_heads < model.heads, "gqa") +
          flag(model.head_dim == 4, "headdim") + flag(model.attention.causal, "causal") +
          flag(model.attention.window > 0, "window") + flag(model.attention.qk_norm, "qknorm") +

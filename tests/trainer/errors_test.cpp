@@ -28,7 +28,13 @@ TEST_F(Errors, OfTheCommandLine) {
   expect_error(train({"stray"}), 2, {"stray"});
   expect_error(run("trainer", {"--config", "no.yaml"}), 2, {"no.yaml"});
   expect_error(train({"--device", "tpu"}), 2, {"--device tpu: expects auto, cpu or cuda"});
+  expect_error(train({"--config", "small.yaml"}), 2,
+               {"--config takes one file, not 2", "`base: FILE`"});
+  expect_error(train({"train.steps=2"}), 2, {"train.steps=2", "--set KEY=VALUE"});
+  expect_error(train({"--resume"}), 2, {"--resume", "auto|PATH missing"});
   expect_error(run("generate", {}), 2, {"checkpoint is required"});
+  expect_error(run("generate", {"x", "--tokens", "0"}), 2,
+               {"--tokens: must be a number greater than 0, is '0'"});
   expect_error(run("generate", {"x", "--temperature", "-1"}), 2, {"--temperature"});
   const ProcessResult help = run("trainer", {"--help"});
   EXPECT_EQ(help.exit_code, 0);
@@ -125,6 +131,33 @@ TEST_F(Errors, OfVocabulariesThatDoNotFit) {
 TEST_F(Errors, OfTooLittleText) {
   expect_error(train({"--set", "model.seq_len=100000"}), 2,
                {"the training text has", "fewer than the 100001", "shorter seq_len"});
+}
+
+// Whatever a config asks for, at once, and without a trace.
+TEST_F(Errors, OfSizesThatNoMachineHas) {
+  const Words synthetic = {"--set",        "data.source=synthetic", "data.train=[]",
+                           "eval.every=0", "model.vocab_size=100",  "data.validation=[]"};
+  const auto expect_too_large = [&](const Words& sizes, const Words& parts) {
+    const ProcessResult result = train(synthetic + sizes);
+    expect_error(result, 1, parts);
+    EXPECT_LT(result.cpu_seconds, 10.0);
+    EXPECT_LT(result.peak_kib, 2048 * 1024);
+  };
+  expect_too_large({"model.width=65536"}, {"out of host memory", "use a smaller"});
+  expect_too_large({"model.width=16777216"}, {"16777216]", "use a smaller"});
+  expect_too_large({"model.seq_len=16777216", "train.micro_batch=16777216",
+                    "train.global_batch=16777216", "model.width=65536"},
+                   {"use a smaller"});
+  expect_error(train({"--set", "model.layers=16777216"}), 2, {"model.layers", "[1, 4096]"});
+}
+
+TEST_F(Errors, OfTooLittleMemoryLeaveAnEarlierRunWhereItIs) {
+  train_well({"--set", "train.steps=2"});
+  const auto before = files();
+  const ProcessResult result = train({"--set", "model.width=65536"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output(), HasSubstr("out of host memory"));
+  EXPECT_EQ(files(), before);
 }
 
 TEST_F(Errors, OfTheDevice) {

@@ -159,8 +159,47 @@ TEST_F(Resume, EveryTruncatedFileIsRefusedByName) {
                    std::string("step_00000004/") + file);
     spill(path, bytes);
   }
+}
+
+TEST_F(Resume, FromWhatIsNoCheckpointSaysWhichOneIs) {
+  train_well({"--set", "train.steps=4"});
+  const std::string meant = "(did you mean runs/small/checkpoints/step_00000004?)";
   expect_refused(train({"--resume", "runs/small/checkpoints/step_00000005"}),
-                 "there is no checkpoint folder runs/small/checkpoints/step_00000005");
+                 "there is no checkpoint folder runs/small/checkpoints/step_00000005 " + meant);
+  for (const std::string folder : {"runs/small", "runs/small/checkpoints"}) {
+    expect_refused(train({"--resume", folder}),
+                   folder + " is not a complete checkpoint: it has no MANIFEST.json " + meant);
+  }
+  expect_refused(train({"--resume", "nowhere"}),
+                 "there is no checkpoint folder nowhere; --resume auto takes the newest");
+  fs::remove(checkpoint("small", 4) / "state.json");
+  expect_refused(train({"--resume", checkpoint("small", 4)}), "it has no state.json");
+}
+
+// Nor is what lies in the run's own folder moved aside for a start that fails.
+TEST_F(Resume, FromAnotherTaskOrModelTouchesNothing) {
+  train_well({"--set", "run.name=other"});
+  train_well({});
+  const auto before = files();
+  spill(folder() / "images.yaml", R"(task: image_classification
+run: {name: small}
+model:
+  seq_len: 0
+  vision: {image_size: 8, patch_size: 4, classes: 3}
+  attention: {causal: false}
+  position: {kind: learned}
+data: {source: synthetic}
+eval: {every: 0}
+)");
+  expect_refused(run("trainer", {"--config", "images.yaml", "--resume", "auto"}),
+                 "is of a run of task language_modeling, this config's task is "
+                 "image_classification; to go on with it, use its own config");
+  fs::remove(folder() / "images.yaml");
+  expect_refused(train({"--resume", checkpoint("other", 16), "--set", "model.width=64"}),
+                 "model.width 32, this config says 64; to go on with it, set it back");
+  expect_refused(train({"--resume", "auto", "--set", "optimizer.ema_decay=0", "train.steps=18"}),
+                 "with averaged weights (optimizer.ema_decay 0.9), this config says 0");
+  EXPECT_EQ(files(), before);
 }
 
 TEST_F(Resume, WithEveryCheckpointDamagedStops) {
