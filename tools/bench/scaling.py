@@ -111,6 +111,11 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def sequence_length(run):
+    with open(os.path.join(run.folder, "config.yaml"), encoding="utf-8") as file:
+        return int(re.search(r"^  seq_len: (\d+)", file.read(), re.MULTILINE).group(1))
+
+
 def measure(args, ranks, model, sharded):
     """Medians over the steps after the first few; None where the run failed."""
     # At a logged step the host waits for the GPU, which then stands still a little; the steps between are as in a
@@ -129,7 +134,9 @@ def measure(args, ranks, model, sharded):
         used = re.findall(r"memory: (\S+ \S+) planned for this run, (\S+ \S+) of", run.output())
         median = lambda key: statistics.median(r[key] for r in records) if key in records[0] else None
         exchange, waited = median("exchange_seconds"), median("exchange_waited_seconds")
-        return {"tokens": median("tokens_per_second"), "tflops": median("tflops"),
+        tokens = median("tokens_per_second")
+        return {"tokens": tokens, "tflops": median("tflops"),
+                "step": model.per_gpu * ranks * sequence_length(run) / tokens,
                 "memory": used[0][1] if used else "", "exchange": exchange,
                 "waited": waited, "hidden": 1 - waited / exchange if exchange else None}
     finally:
@@ -137,28 +144,41 @@ def measure(args, ranks, model, sharded):
 
 
 def table(args, models):
-    print("| model, sequences a rank | ranks | sharded | tokens/s | efficiency | TFLOP/s a rank | memory of rank 0 "
-          "| exchange | waited for | hidden |")
-    print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|")
+    print("| model, sequences a rank | ranks | sharded | tokens/s | efficiency | step | longer by | TFLOP/s a rank "
+          "| memory of rank 0 | exchange | waited for | hidden |")
+    print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    median = statistics.median
     for model in models:
-        alone = None
-        for ranks in args.ranks:
-            for sharded in ([False, True] if ranks > 1 else [False]):
-                found = measure(args, ranks, model, sharded)
-                if not found:
-                    continue
-                if ranks == 1:
-                    alone = found["tokens"]
-                efficiency = "%.1f%%" % (100 * found["tokens"] / (ranks * alone)) if alone else ""
-                exchange = ["%.1f ms" % (1000 * found["exchange"]), "%.1f ms" % (1000 * found["waited"]),
-                            "%.0f%%" % (100 * found["hidden"])] if found["exchange"] else ["", "", ""]
-                print("| `%s`, %d | %d | %s | %.0f | %s | %.0f | %s | %s |" % (
-                    model.name, model.per_gpu, ranks, "yes" if sharded else "no", found["tokens"], efficiency,
-                    found["tflops"], found["memory"], " | ".join(exchange)), flush=True)
+        kinds = [(ranks, sharded) for ranks in args.ranks for sharded in ([False, True] if ranks > 1 else [False])]
+        found = {kind: [] for kind in kinds}
+        for _ in range(args.repeats):  # in turns, so that a card that slows down does so for all
+            for kind in kinds:
+                found[kind].append(measure(args, kind[0], model, kind[1]))
+        alone = found.get((1, False), [])
+        for (ranks, sharded), runs in found.items():
+            pairs = [(run, one) for run, one in zip(runs, alone or runs) if run and one]
+            if not pairs:
+                continue
+            middle = {key: median(run[key] for run, _ in pairs) if pairs[0][0][key] is not None else None
+                      for key in ("tokens", "tflops", "step", "exchange", "waited", "hidden")}
+            efficiency = longer = ""
+            if alone:
+                shares = [100 * run["tokens"] / (ranks * one["tokens"]) for run, one in pairs]
+                efficiency = "%.1f%%" % median(shares)
+                if ranks > 1 and len(shares) > 1:
+                    efficiency += " (%.1f to %.1f)" % (min(shares), max(shares))
+                if ranks > 1:
+                    longer = "%.1f ms" % (1000 * median(run["step"] - one["step"] for run, one in pairs))
+            exchange = ["%.1f ms" % (1000 * middle["exchange"]), "%.1f ms" % (1000 * middle["waited"]),
+                        "%.0f%%" % (100 * middle["hidden"])] if middle["exchange"] else ["", "", ""]
+            print("| `%s`, %d | %d | %s | %.0f | %s | %.1f ms | %s | %.0f | %s | %s |" % (
+                model.name, model.per_gpu, ranks, "yes" if sharded else "no", middle["tokens"], efficiency,
+                1000 * middle["step"], longer, middle["tflops"], pairs[0][0]["memory"], " | ".join(exchange)),
+                flush=True)
 
 
 def losses(args, model):
-    """Runs of one global batch on any number of ranks have the same losses, but for rounding."""
+    """Runs of one global batch on any number of ranks have the same losses and gradients, but for rounding."""
     most = max(args.ranks)
     batch = model.micro_batch * most
     curves = {}
@@ -169,19 +189,22 @@ def losses(args, model):
                                            "optimizer.shard": "true" if sharded else "false"})
             try:
                 run.wait_for_step(args.loss_steps, args.limit)
-                curves[ranks, sharded] = {r["step"]: r["loss"] for r in run.records()}
+                curves[ranks, sharded] = {r["step"]: r for r in run.records()}
             finally:
                 run.remove()
     alone = curves.get((1, False), {})
-    print("\n| ranks | sharded | loss at step 1 | at step %d | largest difference from one rank |" % args.loss_steps)
-    print("|---:|---|---:|---:|---:|")
+    print("\n`%s`, %d sequences a step\n" % (model.name, batch))
+    print("| ranks | sharded | loss at step 1 | at step %d | largest difference from one rank | of the gradient's norm |" % args.loss_steps)
+    print("|---:|---|---:|---:|---:|---:|")
     for (ranks, sharded), curve in curves.items():
         steps = [s for s in range(1, args.loss_steps + 1) if s in curve and s in alone]
         if len(steps) < args.loss_steps:
-            print("| %d | %s | the run failed | | |" % (ranks, "yes" if sharded else "no"), flush=True)
+            print("| %d | %s | the run failed | | | |" % (ranks, "yes" if sharded else "no"), flush=True)
             continue
-        print("| %d | %s | %.5f | %.5f | %.2e |" % (ranks, "yes" if sharded else "no", curve[1], curve[args.loss_steps],
-                                                   max(abs(curve[s] - alone[s]) for s in steps)), flush=True)
+        print("| %d | %s | %.5f | %.5f | %.2e | %.2g%% |" % (
+            ranks, "yes" if sharded else "no", curve[1]["loss"], curve[args.loss_steps]["loss"],
+            max(abs(curve[s]["loss"] - alone[s]["loss"]) for s in steps),
+            100 * max(abs(curve[s]["grad_norm"] / alone[s]["grad_norm"] - 1) for s in steps)), flush=True)
 
 
 def killed(args, model):
@@ -237,6 +260,7 @@ def main():
     parser.add_argument("--ranks", help="numbers of ranks, with commas (default: 1, 2, 4, ... and all GPUs)")
     parser.add_argument("--parts", default="table,losses,killed", help="what to do (default: %(default)s)")
     parser.add_argument("--models", help="of the table, with commas (default: all)")
+    parser.add_argument("--repeats", type=int, default=1, help="of the table's runs, in turns (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=16, help="measured steps of a run (default: %(default)s)")
     parser.add_argument("--loss-steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
