@@ -36,6 +36,17 @@ __device__ __forceinline__ float2 query_statistics(const AttentionBackward& call
   return {log2_sum, sum_lanes<3>(dot)};
 }
 
+/// Softmax: the statistics of every query, and of the `padded` ones that fill up the last tile.
+template <int HeadDim>
+static __global__ void __launch_bounds__(256)
+    attention_statistics_kernel(const AttentionBackward call, float* statistics, int padded) {
+  const int head = blockIdx.y, batch = blockIdx.z, lane = threadIdx.x & 3;
+  const int query = blockIdx.x * 64 + threadIdx.x / 4;
+  const int64_t batch_head = static_cast<int64_t>(batch) * call.forward.shape.heads + head;
+  const float2 found = query_statistics<HeadDim>(call, batch, head, query, lane);
+  if (lane == 0) reinterpret_cast<float2*>(statistics)[batch_head * padded + query] = found;
+}
+
 /// d_head_bias[head] += the sum of the head's partials, always in the same order.
 constexpr int bias_threads = 128;
 static __global__ void __launch_bounds__(bias_threads)

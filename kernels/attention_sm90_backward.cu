@@ -37,17 +37,6 @@ class BackwardLayoutSm90 {
   WorkspaceParts parts_;
 };
 
-/// Softmax: the statistics of every query, and of the `padded` ones that fill up the last tile.
-template <int HeadDim>
-__global__ void __launch_bounds__(256)
-    attention_sm90_statistics_kernel(const AttentionBackward call, float* statistics, int padded) {
-  const int head = blockIdx.y, batch = blockIdx.z, lane = threadIdx.x & 3;
-  const int query = blockIdx.x * 64 + threadIdx.x / 4;
-  const int64_t batch_head = static_cast<int64_t>(batch) * call.forward.shape.heads + head;
-  const float2 found = query_statistics<HeadDim>(call, batch, head, query, lane);
-  if (lane == 0) reinterpret_cast<float2*>(statistics)[batch_head * padded + query] = found;
-}
-
 /// How many (sequence, key head) pairs share the device at a time.
 template <int HeadDim>
 int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic) {
@@ -96,7 +85,7 @@ void launch(const AttentionBackward& call, cudaStream_t stream) {
   if (cleared != cudaSuccess) reject_clearing(layout.cleared_bytes, cudaGetErrorString(cleared));
   if (shape.softmax) {
     const int padded = work.query_tiles * Tiling::queries;
-    attention_sm90_statistics_kernel<HeadDim>
+    attention_statistics_kernel<HeadDim>
         <<<dim3(padded / 64, shape.heads, shape.batch), 256, 0, stream>>>(call, layout.statistics,
                                                                           padded);
   }

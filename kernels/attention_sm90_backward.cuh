@@ -32,7 +32,7 @@
 // D = 64) the products read 224 KiB, dS and dQ are 112 KiB more, against 2560 clocks of products.
 #pragma once
 
-#include "attention_geometry.cuh"
+#include "attention_sm90_key_tiles.cuh"
 #include "attention_weights_sm90.cuh"
 #include "ring_sm90.cuh"
 #include "tile_order_sm90.cuh"
@@ -147,36 +147,6 @@ struct BackwardWorkSm90 {
   }
 };
 
-/// The steps of one tile of keys: all heads that share it, of each the tiles of queries that see
-/// it.
-template <typename Tiling>
-struct KeyTileWork {
-  WorkTile at;
-  VisibleBand band;
-  Interval tiles;
-  int first_key, group;
-
-  __device__ KeyTileWork(const BackwardWorkSm90& work, int ticket)
-      : at(work.order.at(ticket)),
-        band(work.call.forward.shape, work.call.forward.key_lengths, at.batch),
-        first_key(at.tile * Tiling::keys),
-        group(work.call.forward.shape.heads / work.call.forward.shape.kv_heads) {
-    tiles = band.query_tiles(first_key, Tiling::keys, Tiling::queries);
-  }
-  __device__ int steps() const { return max(tiles.end - tiles.begin, 0) * group; }
-  __device__ int head(int step) const {
-    return at.head * group + (group == 1 ? 0 : step / (tiles.end - tiles.begin));
-  }
-  __device__ int query_tile(int step) const {
-    return tiles.begin + (group == 1 ? step : step % (tiles.end - tiles.begin));
-  }
-  /// How many shares are added to the sums of a tile of queries before this tile of keys'.
-  __device__ int turn(int query_tile) const {
-    return at.tile -
-           band.key_tiles(query_tile * Tiling::queries, Tiling::queries, Tiling::keys).begin;
-  }
-};
-
 namespace backward_sm90 {
 
 template <bool Softmax, int HeadDim>
@@ -188,7 +158,7 @@ __device__ void produce(const BackwardWorkSm90& work) {
   RingPlace<Tiling::q_stages> q;
   RingPlace<Tiling::d_out_stages> d_out;
   for (int ticket; (ticket = desk.draw()) < work.order.count(); kv.advance()) {
-    const KeyTileWork<Tiling> tile(work, ticket);
+    const KeyTileWork<Tiling> tile(work.call.forward, work.order.at(ticket));
     barrier_wait(shared.kv_empty(), kv.parity ^ 1);
     barrier_expect(shared.kv_full(), 2 * Tiling::kv_bytes);
     for (int panel = 0; panel < Tiling::panels; ++panel) {
@@ -237,7 +207,7 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
     arriving = nullptr;
   };
   for (int ticket; (ticket = desk.draw()) < work.order.count();) {
-    const KeyTileWork<Tiling> tile(work, ticket);
+    const KeyTileWork<Tiling> tile(work.call.forward, work.order.at(ticket));
     for (int step = 0; step < tile.steps(); ++step, place.advance()) {
       const int query_tile = tile.query_tile(step);
       const int64_t part =
@@ -368,7 +338,7 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
   float dk[HeadDim / 2], dv[HeadDim / 2];
 
   for (int ticket; (ticket = desk.draw_in_warp()) < work.order.count(); kv.advance()) {
-    const KeyTileWork<Tiling> tile(work, ticket);
+    const KeyTileWork<Tiling> tile(work.call.forward, work.order.at(ticket));
     const int steps = tile.steps();
     const int own_first_key = tile.first_key + consumer * 64;
     barrier_wait(shared.kv_full(), kv.parity);
@@ -410,8 +380,8 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
       factors.constant += Gradient::exponent_offset;
       const TransposedPosition at{first_query + 2 * (lane & 3),
                                   own_first_key + warp * 16 + (lane >> 2)};
-      const SharedAddress statistics =
-          shared.statistics + q.index * Tiling::statistics_bytes + (lane & 3) * 16;
+      const ColumnStatistics statistics{shared.statistics + q.index * Tiling::statistics_bytes +
+                                        (lane & 3) * 16};
       const bool edge = is_edge<Alibi>(tile.band, first_query, queries, own_first_key, 64);
       products_wait<1>();
       pin(s);

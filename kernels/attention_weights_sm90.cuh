@@ -309,69 +309,98 @@ struct SoftmaxWeights {
   }
 };
 
-// ---- the backward pass: logits are transposed, a row is a key and a column a query
+// ---- the backward pass
+
+/// What softmax reads of each query: log2 of its sum of exponentials, and D = rowsum(dO O). At the
+/// `n`-th group of 8 columns of a thread's logits, for its element e of 4. Of queries in columns,
+/// from shared memory, beginning with the thread's first.
+struct ColumnStatistics {
+  struct Group {
+    float4 of;
+    __device__ float log2_sum(int e) const { return e & 1 ? of.z : of.x; }
+    __device__ float dot(int e) const { return e & 1 ? of.w : of.y; }
+  };
+  SharedAddress begin;
+  __device__ Group at(int n) const { return {load_shared_float4(begin + n * 64)}; }
+};
+/// The same of queries in rows: a thread has two.
+struct RowStatistics {
+  float2 of[2] = {};
+  __device__ const RowStatistics& at(int) const { return *this; }
+  __device__ float log2_sum(int e) const { return of[e >> 1].x; }
+  __device__ float dot(int e) const { return of[e >> 1].y; }
+};
 
 /// dS = dP P (1 - P). Nothing but q, k, v and d_out is read.
-template <int Queries, bool Alibi>
+template <int Columns, bool Alibi>
 struct SigmoidGradientSm90 {
   static constexpr bool is_softmax = false;
   static constexpr float exponent_offset = small_offset;
+  using Formula = SigmoidGradient;
+  /// Makes 2^15 of the largest slope.
+  static constexpr float slopes_up = 0x1p17f;
 
-  Sigmoids<Queries, Alibi> sigmoids;
+  Sigmoids<Columns, Alibi> sigmoids;
 
-  template <bool Edge>
-  __device__ void exponentiate(float (&s)[Queries / 2], const LogitFactors& factors,
-                               const VisibleBand& band, const TransposedPosition& at,
-                               SharedAddress) {
+  template <bool Edge, typename Position, typename Statistics>
+  __device__ void exponentiate(float (&s)[Columns / 2], const LogitFactors& factors,
+                               const VisibleBand& band, const Position& at, const Statistics&) {
     sigmoids.template exponentiate<Edge>(s, factors, band, at);
   }
+  /// What exponentiate() left in, P out.
+  __device__ void finish(float (&p)[Columns / 2]) const { sigmoids.finish(p); }
   /// What exponentiate() left and dP in, P and dS out.
-  __device__ void differentiate(float (&p)[Queries / 2], float (&ds)[Queries / 2],
-                                SharedAddress) const {
-    sigmoids.finish(p);
+  template <typename Statistics>
+  __device__ void differentiate(float (&p)[Columns / 2], float (&ds)[Columns / 2],
+                                const Statistics&) const {
+    finish(p);
 #pragma unroll
-    for (int i = 0; i < Queries / 2; ++i) ds[i] *= fmaf(-p[i], p[i], p[i]);
+    for (int i = 0; i < Columns / 2; ++i)
+      ds[i] = Formula::logit_gradient(Formula::slope(p[i]), ds[i], 0.0f);
   }
 };
 
-/// dS = P (dP - D). `statistics` holds log2 of the sum of exponentials and D = rowsum(dO O) of the
-/// tile's queries, beginning with the thread's first.
-template <int Queries, bool Alibi>
+/// dS = P (dP - D).
+template <int Columns, bool Alibi>
 struct SoftmaxGradientSm90 {
   static constexpr bool is_softmax = true;
   static constexpr float exponent_offset = 0.0f;
+  using Formula = SoftmaxGradient;
+  static constexpr float slopes_up = 0x1p15f;
 
-  template <bool Edge>
-  __device__ void exponentiate(float (&s)[Queries / 2], const LogitFactors& factors,
-                               const VisibleBand& band, const TransposedPosition& at,
-                               SharedAddress statistics) const {
-    const LinearDistance<TransposedPosition> linear(factors, at);
+  template <bool Edge, typename Position, typename Statistics>
+  __device__ void exponentiate(float (&s)[Columns / 2], const LogitFactors& factors,
+                               const VisibleBand& band, const Position& at,
+                               const Statistics& statistics) const {
+    const LinearDistance<Position> linear(factors, at);
 #pragma unroll
-    for (int n = 0; n < Queries / 8; ++n) {
-      const float4 of = load_shared_float4(statistics + n * 64);
+    for (int n = 0; n < Columns / 8; ++n) {
+      const auto of = statistics.at(n);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         float& x = s[4 * n + e];
-        const float log2_sum = e & 1 ? of.z : of.x;
         if (!Alibi)
-          x = fmaf(x, factors.product, factors.constant - log2_sum);
+          x = fmaf(x, factors.product, factors.constant - of.log2_sum(e));
         else
           x = (Edge ? factors.exponent(x, at.distance(0, n, e))
                     : linear.exponent(factors, x, n, e)) -
-              log2_sum;
+              of.log2_sum(e);
         if (Edge && !at.visible(band, 0, n, e)) x = -INFINITY;
         x = exp2_fast(x);
       }
     }
   }
-  __device__ void differentiate(const float (&p)[Queries / 2], float (&ds)[Queries / 2],
-                                SharedAddress statistics) const {
+  __device__ void finish(float (&)[Columns / 2]) const {}
+  template <typename Statistics>
+  __device__ void differentiate(const float (&p)[Columns / 2], float (&ds)[Columns / 2],
+                                const Statistics& statistics) const {
 #pragma unroll
-    for (int n = 0; n < Queries / 8; ++n) {
-      const float4 of = load_shared_float4(statistics + n * 64);
+    for (int n = 0; n < Columns / 8; ++n) {
+      const auto of = statistics.at(n);
 #pragma unroll
       for (int e = 0; e < 4; ++e)
-        ds[4 * n + e] = p[4 * n + e] * (ds[4 * n + e] - (e & 1 ? of.w : of.y));
+        ds[4 * n + e] =
+            Formula::logit_gradient(Formula::slope(p[4 * n + e]), ds[4 * n + e], of.dot(e));
     }
   }
 };
