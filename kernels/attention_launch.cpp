@@ -25,7 +25,6 @@ AttentionImpl attention_forward_impl(const AttentionShape& shape, AttentionImpl 
 }
 
 AttentionImpl attention_backward_impl(const AttentionShape& shape, AttentionImpl impl) {
-  if (!attention_sm90_supports_backward(shape)) return AttentionImpl::sm80;
   return impl != AttentionImpl::automatic ? impl : fastest(shape);
 }
 

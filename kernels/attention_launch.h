@@ -13,8 +13,7 @@ namespace sigtrain::kernels {
 /// allow.
 enum class AttentionImpl { automatic, sm80, sm90 };
 
-/// Whether the current device and the shape allow `sm90`. (Its backward pass of head_dim 192 is
-/// that of `sm80`.)
+/// Whether the current device and the shape allow `sm90`.
 bool attention_can_use_sm90(const AttentionShape& shape);
 /// The kernels that run a pass where `impl` is asked for: never `automatic`.
 AttentionImpl attention_forward_impl(const AttentionShape& shape, AttentionImpl impl);

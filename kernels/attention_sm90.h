@@ -10,10 +10,9 @@
 
 namespace sigtrain::kernels {
 
-/// Whether these kernels take a shape: head dimensions 64, 128 and, forward alone, 192. What device
-/// runs them is the caller's business.
+/// Whether these kernels take a shape: head dimensions 64, 128 and 192. What device runs them is
+/// the caller's business.
 bool attention_sm90_supports(const AttentionShape& shape);
-bool attention_sm90_supports_backward(const AttentionShape& shape);
 /// Bytes of AttentionBackward::workspace, aligned to 256.
 size_t attention_sm90_backward_workspace(const AttentionShape& shape);
 /// Launch on `stream`, without waiting. Throw Error for other head dimensions, and for pointers and

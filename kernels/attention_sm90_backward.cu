@@ -4,6 +4,7 @@
 #include "attention_sm80_launch.cuh"
 #include "attention_sm90.h"
 #include "attention_sm90_backward.cuh"
+#include "attention_sm90_backward_wide.h"
 #include "launch.h"
 #include "tensor_map.h"
 #include "workspace_parts.h"
@@ -118,16 +119,14 @@ void launch_head_dim(const AttentionBackward& call, cudaStream_t stream) {
 
 }  // namespace
 
-bool attention_sm90_supports_backward(const AttentionShape& shape) {
-  return shape.head_dim == 64 || shape.head_dim == 128;
-}
-
 size_t attention_sm90_backward_workspace(const AttentionShape& shape) {
   switch (shape.head_dim) {
     case 64:
       return BackwardLayoutSm90<64>(shape, nullptr).bytes();
     case 128:
       return BackwardLayoutSm90<128>(shape, nullptr).bytes();
+    case 192:
+      return attention_sm90_backward_wide_workspace(shape);
     default:
       reject_head_dim(shape.head_dim);
   }
@@ -148,6 +147,8 @@ void attention_sm90_backward(const AttentionBackward& call, cudaStream_t stream)
       return launch_head_dim<64>(call, stream);
     case 128:
       return launch_head_dim<128>(call, stream);
+    case 192:
+      return attention_sm90_backward_wide(call, stream);
     default:
       reject_head_dim(call.forward.shape.head_dim);
   }

@@ -158,6 +158,18 @@ __device__ __forceinline__ void store_shared_pair(SharedAddress to, float a, flo
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(to), "f"(a), "f"(b) : "memory");
 }
 
+// ---- the grid, where the next one was launched to begin early (programmatic dependent launch)
+
+/// Lets the next grid's blocks begin once all blocks of this one have said so, wherever a
+/// multiprocessor has room.
+__device__ __forceinline__ void let_next_grid_begin() {
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+}
+/// Until the grid before this one has ended, and all it wrote is visible.
+__device__ __forceinline__ void wait_for_grid_before() {
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+}
+
 // ---- the block
 
 /// Registers of each thread of this warpgroup from here on. The block's sum must fit what it began
