@@ -46,10 +46,13 @@ std::unique_ptr<Ops> make_backend(const std::string& device, int local_rank) {
   return std::make_unique<CpuOps<float>>();
 }
 
+// Its name and dtypes are CudaOps', which builds without CUDA lack.
+std::unique_ptr<Ops> make_stand_in_for_cuda() {
+  return std::make_unique<PlanningOps>("cuda", DType::bf16, DType::f32);
+}
+
 std::unique_ptr<Ops> make_backend_to_plan_for(const std::string& device, int local_rank) {
-  // CudaOps' dtypes.
-  if (device == "cuda" && !cuda_missing().empty())
-    return std::make_unique<PlanningOps>("cuda", DType::bf16, DType::f32);
+  if (device == "cuda" && !cuda_missing().empty()) return make_stand_in_for_cuda();
   return make_backend(device, local_rank);
 }
 

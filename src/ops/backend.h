@@ -14,8 +14,11 @@ namespace sigtrain {
 /// missing, saying what is missing.
 std::unique_ptr<Ops> make_backend(const std::string& device, int local_rank = 0);
 
-/// The same to plan for alone: if cuda is asked for but missing, a planning backend that stands for
-/// it, which knows everything but the sizes of workspaces.
+/// A planning backend in the place of a GPU that is not here: it knows everything but the sizes of
+/// workspaces.
+std::unique_ptr<Ops> make_stand_in_for_cuda();
+
+/// As make_backend, to plan for alone: if cuda is asked for but missing, its stand-in.
 std::unique_ptr<Ops> make_backend_to_plan_for(const std::string& device, int local_rank = 0);
 
 }  // namespace sigtrain
