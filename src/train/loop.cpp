@@ -8,6 +8,7 @@
 
 #include "config/derived.h"
 #include "config/writer.h"
+#include "core/bytes_text.h"
 #include "core/file_io.h"
 #include "train/data_parallel.h"
 #include "train/metrics.h"

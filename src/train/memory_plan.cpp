@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "config/enum_names.h"
+#include "core/bytes_text.h"
 #include "nn/parameters.h"
 #include "ops/planning_ops.h"
 #include "train/data_parallel.h"
@@ -27,14 +28,6 @@ double model_flops(const Config& config, Task& task, const Ops& backend,
 }
 
 }  // namespace
-
-std::string bytes_text(size_t bytes) {
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  int unit = 0;
-  while (value >= 1024.0 && unit < 4) value /= 1024.0, ++unit;
-  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
-}
 
 ParameterBuffers parameter_buffers(const Config& config, bool training, const Ops& ops,
                                    const ProcessGroup& group) {

@@ -40,7 +40,4 @@ MemoryPlan plan_run(const Config& config, Task& task, const Ops& backend, bool t
 /// What --dry-run prints: the device, parameters by layer, bytes by purpose, FLOPs a unit.
 std::string describe_plan(const MemoryPlan& plan, const Config& config, const Task& task);
 
-/// "512 B", "1.50 GiB".
-std::string bytes_text(size_t bytes);
-
 }  // namespace sigtrain

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include "core/arena.h"
+#include "core/bytes_text.h"
 #include "op_testing.h"
 
 namespace sigtrain {
@@ -31,7 +32,7 @@ TEST(CpuDevice, SaysHowMuchWasAskedForAndIsFree) {
   for (const size_t bytes : {size_t{1} << 60, std::numeric_limits<size_t>::max()}) {
     EXPECT_THAT([&] { ops.allocate(bytes); },
                 ::testing::ThrowsMessage<Error>(
-                    ::testing::AllOf(::testing::HasSubstr(fmt::format("{} bytes asked for", bytes)),
+                    ::testing::AllOf(::testing::HasSubstr(bytes_text(bytes) + " asked for"),
                                      ::testing::HasSubstr(" free"))));
   }
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/arena.h"
+#include "core/bytes_text.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/partition.h"
 
@@ -69,9 +70,8 @@ DeviceMemory CpuOps<Real>::allocate(size_t bytes) {
   }
   if (!memory) {
     throw Error(
-        "out of host memory: {} bytes asked for, {} free; use a smaller micro-batch, "
-        "sequence or model",
-        bytes, available);
+        "out of host memory: {} asked for, {} free; use a smaller micro-batch, sequence or model",
+        bytes_text(bytes), bytes_text(available));
   }
   return DeviceMemory(memory, std::free);
 }

@@ -1,6 +1,7 @@
 // The GPU as a device: memory, transfers, conversions, faults.
 #include <cstring>
 
+#include "core/bytes_text.h"
 #include "kernels/elementwise.h"
 #include "ops/cuda/check.h"
 #include "ops/cuda/cuda_ops.h"
@@ -111,9 +112,9 @@ DeviceMemory CudaOps::allocate(size_t bytes) {
     size_t available = 0, total = 0;
     check_cuda(cudaMemGetInfo(&available, &total), "asking for free GPU memory");
     throw Error(
-        "out of GPU memory: {} bytes asked for, {} of {} free; use a smaller micro-batch, "
-        "sequence or model",
-        bytes, available, total);
+        "out of GPU memory: {} asked for, {} of {} free; use a smaller micro-batch, sequence or "
+        "model",
+        bytes_text(bytes), bytes_text(available), bytes_text(total));
   }
   check_cuda(status, "allocating GPU memory");
   return DeviceMemory(memory, [](void* pointer) { cudaFree(pointer); });
