@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,11 @@ int run(const Arguments& arguments) {
     throw UsageError(
         "the checkpoint's config names no data.tokenizer: give one with --tokenizer "
         "bytes|FILE.model");
+  std::error_code ignored;
+  if (spec.ends_with(".model") && !std::filesystem::exists(spec, ignored)) {
+    throw UsageError("there is no tokenizer {}: say with --tokenizer FILE.model where it is now",
+                     spec);
+  }
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(spec);
   if (tokenizer->vocab_size() > config.model.vocab_size) {
     throw UsageError("tokenizer {} has {} tokens, the model {}: it was trained with another one",

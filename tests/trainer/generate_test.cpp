@@ -89,7 +89,8 @@ TEST_F(Generate, RefusesWhatDoesNotFit) {
   };
   refused({"nowhere"}, 1, "nowhere");
   refused({"runs/small", "--tokenizer", "words"}, 2, "unknown tokenizer 'words'");
-  refused({"runs/small", "--tokenizer", "no.model"}, 1, "no.model");
+  refused({"runs/small", "--tokenizer", "no.model"}, 2,
+          "there is no tokenizer no.model: say with --tokenizer FILE.model where it is now");
   const ProcessResult made = run("tokenize", {"text.txt", "--output", "other", "--train-bpe", "320",
                                               "--validation-fraction", "0.2"});
   ASSERT_EQ(made.exit_code, 0) << made.output();
