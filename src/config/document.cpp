@@ -182,6 +182,15 @@ class TreeBuilder : public YAML::EventHandler {
   int first_line_ = 1;
 };
 
+// Whether there is a tab in front of what line `number`, counted from 1, says.
+bool is_indented_by_tab(const std::string& text, int number) {
+  std::istringstream lines(text);
+  std::string line;
+  while (number-- > 0 && std::getline(lines, line)) {
+  }
+  return line.substr(0, line.find_first_not_of(" \t")).find('\t') != std::string::npos;
+}
+
 // The tree of `text`; none where it is empty or (then *valid is false) not YAML.
 std::optional<Node> parse_yaml(const std::string& text, const Source& source,
                                const std::string& path, Problems& problems, bool* valid) {
@@ -199,8 +208,12 @@ std::optional<Node> parse_yaml(const std::string& text, const Source& source,
     }
     return builder.take_root();
   } catch (const YAML::Exception& e) {
-    problems.add(source.at(e.mark.is_null() ? 1 : e.mark.line + 1), path,
-                 fmt::format("not valid YAML: {}", e.msg));
+    const int line = e.mark.is_null() ? 1 : e.mark.line + 1;
+    problems.add(source.at(line), path,
+                 fmt::format("not valid YAML: {}{}", e.msg,
+                             is_indented_by_tab(text, line)
+                                 ? " (the line is indented by a tab: YAML takes spaces)"
+                                 : ""));
     *valid = false;
     return std::nullopt;
   }

@@ -60,7 +60,11 @@ TokenShard::TokenShard(const std::string& path) : file_(path) {
   Header header;
   std::memcpy(&header, bytes.data(), sizeof(Header));
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
-    throw Error("{}: not a token shard (offset 0 does not hold \"SIGTOKEN\")", path);
+    throw Error(
+        "{}: not a token shard (offset 0 does not hold \"SIGTOKEN\"); build/tokenize makes shards "
+        "of "
+        "text",
+        path);
   }
   if (header.version != kVersion) {
     throw Error("{}: offset {}: version {} of the format, this program reads version {}; {}", path,

@@ -174,6 +174,9 @@ const Bad kBadFiles[] = {
      "a.yaml:7: not valid YAML: end of sequence flow not found"},
     {"bad_indentation", "model:\n  layers: 3\n    width: 4\n",
      "a.yaml:8: not valid YAML: illegal map value"},
+    {"tab", "model:\n\tlayers: 3\n",
+     "a.yaml:7: not valid YAML: illegal map value (the line is indented by a tab: YAML takes "
+     "spaces)"},
     {"control_characters", "model: {layers: \"a\\nb\\x07\"}\n",
      "a.yaml:6: model.layers: expects an integer, got 'a?b?'"},
     {"long_value",

@@ -82,7 +82,8 @@ TEST(TokenShard, SaysWhatIsWrongAndWhere) {
       {"too long", [](std::string& b) { b += "abc"; },
        ": 3 bytes follow the last token at offset 70; write it again with tokenize"},
       {"other file", [](std::string& b) { b[0] = 'X'; },
-       ": not a token shard (offset 0 does not hold \"SIGTOKEN\")"},
+       ": not a token shard (offset 0 does not hold \"SIGTOKEN\"); build/tokenize makes shards of "
+       "text"},
       {"version", [](std::string& b) { b[8] = 2; },
        ": offset 8: version 2 of the format, this program reads version 1; write it again with "
        "tokenize"},
