@@ -1,6 +1,7 @@
 // Attention on the GPU against CpuOps<double>: every option at every head dimension, by norm
 // (AttentionOnGpu), and some of them among guarded tensors with a workspace of exactly the size
-// asked for, element by element (GuardedAttention).
+// asked for, element by element (GuardedAttention): by every kernel, as compute-sanitizer sees
+// these alone.
 #include "gpu_testing.h"
 #include "kernels/attention_checks.h"
 #include "tools/bench/attention_cases.h"
@@ -120,11 +121,21 @@ struct GuardedCase {
   bool head_bias, alibi, lengths;
 };
 
-class GuardedAttention : public GpuTest, public ::testing::WithParamInterface<GuardedCase> {};
+class GuardedAttention : public GpuTest, public ::testing::WithParamInterface<GuardedCase> {
+ protected:
+  void check(const GuardedCase& c, bool same_bits);
+};
+
+TEST_P(GuardedAttention, ForwardAndBackward) {
+  for (const Way& way : ways(GetParam().head_dim)) {
+    SCOPED_TRACE(way.name);
+    choose(gpu(), way);
+    check(GetParam(), way.deterministic);
+  }
+}
 
 // q, k and v are parts of one packed matrix, as the layers pass them.
-TEST_P(GuardedAttention, ForwardAndBackward) {
-  const GuardedCase c = GetParam();
+void GuardedAttention::check(const GuardedCase& c, bool same_bits) {
   const int64_t rows = c.batch * c.seq_len, q_columns = c.heads * c.head_dim;
   const int64_t kv_columns = c.kv_heads * c.head_dim, packed = q_columns + 2 * kv_columns;
   AttentionDesc desc{c.kind,
@@ -199,7 +210,7 @@ TEST_P(GuardedAttention, ForwardAndBackward) {
                                {at(d_qkv), q_columns, packed},
                                {at(d_qkv), q_columns + kv_columns, packed}, at(d_head_bias));
       },
-      [&](const Ops& ops) { return ops.attention_backward_workspace(desc); });
+      [&](const Ops& ops) { return ops.attention_backward_workspace(desc); }, same_bits);
   // Sums over keys or queries of products with weights, their gradients and, for softmax, the
   // output, that each were rounded once: about as many roundoffs of the largest gradient as there
   // are rounded factors.
