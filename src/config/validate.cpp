@@ -403,9 +403,13 @@ class Checker {
     for (const auto& [key, alpha] :
          {std::pair{"augment.mixup", augment.mixup}, std::pair{"augment.cutmix", augment.cutmix}}) {
       forbid(
-          {key, "train.micro_batch"},
-          [&, alpha = alpha] { return alpha > 0.0 && config_.train.micro_batch < 2; },
-          "mixes the images of a micro-batch: train.micro_batch must be at least 2");
+          {key, "train.micro_batch", "augment.repeats"},
+          [&, alpha = alpha] {
+            return alpha > 0.0 && config_.train.micro_batch / 2 < augment.repeats;
+          },
+          fmt::format("mixes the images of a micro-batch: train.micro_batch, {}, must be at least "
+                      "twice augment.repeats, {}",
+                      config_.train.micro_batch, augment.repeats));
     }
     const auto forbid_of_tokens = [&](const char* key, bool used) {
       forbid(

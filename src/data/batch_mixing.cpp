@@ -6,21 +6,22 @@
 namespace sigtrain {
 namespace {
 
-/// Calls change(own, other) for each row of `values` and what was in the row before it; from the
-/// last row on, so that one row is kept and not all.
+/// Calls change(own, other) for each row of `values` and what was `distance` rows before it; from
+/// the last row on, so that the last rows are kept and not all.
 template <typename T, typename Change>
-void for_each_pair(std::vector<T>& values, int64_t rows, const Change& change) {
+void for_each_pair(std::vector<T>& values, int64_t rows, int64_t distance, const Change& change) {
   const auto length = static_cast<std::ptrdiff_t>(values.size()) / std::max<int64_t>(1, rows);
-  const std::vector<T> last(values.end() - length, values.end());
+  const int64_t apart = std::clamp<int64_t>(distance, 0, rows);
+  const std::vector<T> last(values.end() - apart * length, values.end());
   for (int64_t row = rows - 1; row >= 0; --row) {
     T* own = values.data() + row * length;
-    change(own, row > 0 ? own - length : last.data(), length);
+    change(own, row >= apart ? own - apart * length : last.data() + row * length, length);
   }
 }
 
-void mix_targets(ImageBatch& batch, double share) {
+void mix_targets(ImageBatch& batch, int64_t distance, double share) {
   const auto own_share = static_cast<float>(share), rest = static_cast<float>(1.0 - share);
-  for_each_pair(batch.targets, batch.rows,
+  for_each_pair(batch.targets, batch.rows, distance,
                 [=](float* own, const float* other, std::ptrdiff_t length) {
                   for (std::ptrdiff_t i = 0; i < length; ++i)
                     own[i] = own_share * own[i] + rest * other[i];
@@ -40,23 +41,23 @@ void make_targets(ImageBatch& batch, int64_t classes, double smoothing) {
   }
 }
 
-void mix(ImageBatch& batch, double share) {
+void mix(ImageBatch& batch, int64_t distance, double share) {
   const auto own_share = static_cast<float>(share), rest = static_cast<float>(1.0 - share);
-  for_each_pair(
-      batch.images, batch.rows, [=](uint8_t* own, const uint8_t* other, std::ptrdiff_t length) {
-        for (std::ptrdiff_t i = 0; i < length; ++i) {
-          const float value =
-              own_share * static_cast<float>(own[i]) + rest * static_cast<float>(other[i]);
-          own[i] = static_cast<uint8_t>(value + 0.5F);
-        }
-      });
-  mix_targets(batch, share);
+  for_each_pair(batch.images, batch.rows, distance,
+                [=](uint8_t* own, const uint8_t* other, std::ptrdiff_t length) {
+                  for (std::ptrdiff_t i = 0; i < length; ++i) {
+                    const float value = own_share * static_cast<float>(own[i]) +
+                                        rest * static_cast<float>(other[i]);
+                    own[i] = static_cast<uint8_t>(value + 0.5F);
+                  }
+                });
+  mix_targets(batch, distance, share);
 }
 
-void cut_and_mix(ImageBatch& batch, ImageSize size, const Box& box) {
+void cut_and_mix(ImageBatch& batch, int64_t distance, ImageSize size, const Box& box) {
   const auto top = static_cast<int64_t>(box.top), left = static_cast<int64_t>(box.left);
   const auto height = static_cast<int64_t>(box.height), width = static_cast<int64_t>(box.width);
-  for_each_pair(batch.images, batch.rows,
+  for_each_pair(batch.images, batch.rows, distance,
                 [=](uint8_t* own, const uint8_t* other, std::ptrdiff_t length) {
                   const int64_t channels = length / (size.height * size.width);
                   for (int64_t y = top; y < top + height; ++y) {
@@ -64,8 +65,9 @@ void cut_and_mix(ImageBatch& batch, ImageSize size, const Box& box) {
                     std::copy_n(other + at, width * channels, own + at);
                   }
                 });
-  mix_targets(batch, 1.0 - static_cast<double>(height * width) /
-                               static_cast<double>(size.height * size.width));
+  mix_targets(
+      batch, distance,
+      1.0 - static_cast<double>(height * width) / static_cast<double>(size.height * size.width));
 }
 
 Box cut_around(ImageSize size, double share, int64_t x, int64_t y) {
@@ -89,9 +91,9 @@ void mix_batch(const AugmentConfig& config, ImageSize size, SampleRandom& random
                ImageBatch& batch) {
   const bool both = config.mixup > 0.0 && config.cutmix > 0.0;
   if (config.mixup > 0.0 && (!both || random.coin(0.5))) {
-    mix(batch, random.beta(config.mixup));
+    mix(batch, config.repeats, random.beta(config.mixup));
   } else if (config.cutmix > 0.0) {
-    cut_and_mix(batch, size, random_cut(size, random.beta(config.cutmix), random));
+    cut_and_mix(batch, config.repeats, size, random_cut(size, random.beta(config.cutmix), random));
   }
 }
 

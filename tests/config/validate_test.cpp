@@ -137,7 +137,11 @@ TEST(Validate, RefusesImpossibleImages) {
       {{"data.tokenizer=bytes"}, "is of tokens: it has no effect on images"},
       {{"augment.mixup=-1"}, "must be at least 0, is -1"},
       {{"augment.cutmix=1", "train.micro_batch=1"},
-       "mixes the images of a micro-batch: train.micro_batch must be at least 2"},
+       "mixes the images of a micro-batch: train.micro_batch, 1, must be at least twice "
+       "augment.repeats, 1"},
+      {{"augment.mixup=1", "augment.repeats=3", "train.micro_batch=5", "train.global_batch=15"},
+       "mixes the images of a micro-batch: train.micro_batch, 5, must be at least twice "
+       "augment.repeats, 3"},
       {{"augment.hue=0.6"}, "must be in [0, 0.5], is 0.6"},
       {{"data.image.max_damaged=2"}, "must be in [0, 1], is 2"},
       {{"data.workers=100000"}, "must be in [0, 1024], is 100000"},

@@ -189,11 +189,11 @@ TEST(BatchMixing, IsTorchvisions) {
   const GoldenFile golden("augmentations.safetensors");
   const ImageSize size{22, 27};
   ImageBatch mixed = golden_batch(golden), cut = mixed, corner = mixed;
-  mix(mixed, 0.7);
+  mix(mixed, 1, 0.7);
   expect_batch(mixed, golden, "mixup");
-  cut_and_mix(cut, size, cut_around(size, 0.6, 13, 11));
+  cut_and_mix(cut, 1, size, cut_around(size, 0.6, 13, 11));
   expect_batch(cut, golden, "cutmix");
-  cut_and_mix(corner, size, cut_around(size, 0.3, 25, 2));
+  cut_and_mix(corner, 1, size, cut_around(size, 0.3, 25, 2));
   expect_batch(corner, golden, "cutmix.corner");
 }
 

@@ -19,12 +19,15 @@ using testing::HasSubstr;
 /// Images of one size in memory. Every pixel of image i is i, but where `damaged` says so.
 class FakeImages final : public ImageSet {
  public:
-  explicit FakeImages(int64_t count, ImageSize size = {8, 8}) : count_(count), image_size_(size) {
-    for (int i = 0; i < 5; ++i) class_names_.push_back(std::to_string(i));
+  explicit FakeImages(int64_t count, ImageSize size = {8, 8}, int classes = 5)
+      : count_(count), image_size_(size) {
+    for (int i = 0; i < classes; ++i) class_names_.push_back(std::to_string(i));
   }
   int64_t size() const override { return count_; }
   const std::vector<std::string>& class_names() const override { return class_names_; }
-  int32_t label(int64_t index) const override { return static_cast<int32_t>(index % 5); }
+  int32_t label(int64_t index) const override {
+    return static_cast<int32_t>(index % std::ssize(class_names_));
+  }
   std::string name(int64_t index) const override { return "image " + std::to_string(index); }
   DecodedPart read(int64_t index, int64_t channels, const ChoosePart& choose) const override {
     if (damaged.count(index) > 0) throw DamagedImage("torn");
@@ -207,6 +210,26 @@ TEST(ShuffledImages, MixesWithinAMicroBatch) {
   }
 }
 
+// Rows of one image lie together: each is mixed with one of another image, at the edges of a
+// micro-batch too, which may lie between two rows of an image.
+TEST(ShuffledImages, MixesWithAnotherImageThanTheRowsOwn) {
+  for (const auto& [repeats, micro_batch] : {std::pair{1, 2}, {2, 4}, {2, 6}, {3, 7}}) {
+    Config config = small_config(micro_batch);
+    config.model.vision.classes = 41;
+    config.augment.repeats = repeats;
+    config.augment.mixup = 1.0;
+    const ShuffledImages loader(std::make_shared<FakeImages>(41, ImageSize{8, 8}, 41), config);
+    for (int64_t number = 0; (number + 1) * micro_batch <= 41 * repeats; ++number) {
+      const ImageBatch batch = loader.get(number);
+      for (int64_t row = 0; row < micro_batch; ++row) {
+        const auto own = batch.targets.begin() + row * 41;
+        EXPECT_EQ(std::count_if(own, own + 41, [](float x) { return x > 0.0F; }), 2)
+            << "repeats " << repeats << ", batch " << number << ", row " << row;
+      }
+    }
+  }
+}
+
 TEST(ShuffledImages, SaysWhichImageHasAnotherSize) {
   const ShuffledImages loader(std::make_shared<FakeImages>(4, ImageSize{8, 9}), small_config());
   EXPECT_THAT(message_of<Error>([&] { loader.get(0); }),
@@ -295,7 +318,7 @@ TEST(BatchMixing, SmoothsLabels) {
 
 TEST(BatchMixing, MixesEachImageWithTheOneBefore) {
   ImageBatch batch = three_images();
-  mix(batch, 0.75);
+  mix(batch, 1, 0.75);
   EXPECT_EQ(batch.images[0], 58);        // 0.75 10 + 0.25 201 = 57.75
   EXPECT_EQ(batch.images[48], 78);       // 0.75 100 + 0.25 10 = 77.5
   EXPECT_EQ(batch.images[2 * 48], 176);  // 0.75 201 + 0.25 100 = 175.75
@@ -306,7 +329,7 @@ TEST(BatchMixing, MixesEachImageWithTheOneBefore) {
 
 TEST(BatchMixing, CutsAPartOutOfTheOneBefore) {
   ImageBatch batch = three_images();
-  cut_and_mix(batch, {4, 4}, {1, 2, 3, 2});
+  cut_and_mix(batch, 1, {4, 4}, {1, 2, 3, 2});
   const auto pixel = [&](size_t row, size_t y, size_t x) {
     return int{batch.images[row * 48 + (y * 4 + x) * 3 + 1]};
   };
