@@ -24,6 +24,7 @@
 
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cuda/cuda_ops.h"
+#include "tools/bench/relative_error.h"
 
 namespace sigtrain {
 
@@ -278,22 +279,6 @@ class AttentionProblem {
   AttentionCase case_;
   std::vector<double> qkv_, d_out_, head_bias_, slopes_;
 };
-
-/// || got - exact || / max(|| exact ||, size): 0 if both are empty, infinite if any number is NaN
-/// or an infinity is not the other's.
-inline double relative_error_by_norm(const std::vector<double>& got,
-                                     const std::vector<double>& exact, double size = 0.0) {
-  double difference = 0.0, norm = 0.0;
-  for (size_t i = 0; i < exact.size(); ++i) {
-    if (got[i] == exact[i] && std::isinf(exact[i])) continue;  // log_sum_exp of no keys
-    difference += (got[i] - exact[i]) * (got[i] - exact[i]);
-    norm += exact[i] * exact[i];
-  }
-  if (!std::isfinite(difference) || got.size() != exact.size())
-    return std::numeric_limits<double>::infinity();
-  if (difference == 0.0) return 0.0;
-  return std::sqrt(difference) / std::max({std::sqrt(norm), size, 1e-30});
-}
 
 struct AttentionCheck {
   static constexpr std::array<const char*, 7> names = {"out", "row_sum", "lse",   "dq",
