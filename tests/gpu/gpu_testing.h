@@ -218,11 +218,17 @@ class GpuTest : public NeedsGpu {
   /// Against other values than the CPU operation's.
   void expect_near(const Operand& operand, const std::vector<double>& expected,
                    const Tolerance& tolerance) {
+    expect_near(operand, expected, tolerance, std::vector<double>(expected.size(), 0.0));
+  }
+  /// With more allowed than the tolerance: `allowed_more`, element by element.
+  void expect_near(const Operand& operand, const std::vector<double>& expected,
+                   const Tolerance& tolerance, const std::vector<double>& allowed_more) {
     const std::vector<double> actual = operand.gpu_values();
     double worst = 0.0;
     size_t failures = 0;
     for (size_t i = 0; i < actual.size(); ++i) {
-      const double allowed = tolerance.relative * std::abs(expected[i]) + tolerance.absolute;
+      const double allowed =
+          tolerance.relative * std::abs(expected[i]) + tolerance.absolute + allowed_more[i];
       const double error = std::abs(actual[i] - expected[i]);
       if (error > 0.0) worst = std::max(worst, error / std::max(allowed, 1e-300));
       if (!(error <= allowed) && ++failures <= 3) {
