@@ -17,6 +17,7 @@ using GpuLm = SmallLm<float, CudaOps>;
 struct ModelCase {
   std::string name;
   ModelConfig model;
+  LossConfig loss = {};
 };
 
 /// Every norm structure, attention and kind of position that is learned or not; what else can be
@@ -53,6 +54,9 @@ std::vector<ModelCase> all_cases() {
       }
     }
   }
+  // A loss with everything, in two chunks of rows and a part: enough of each that the gradients
+  // without it are not those of the CPU.
+  cases.push_back({"every_loss_option", cases.front().model, {0.2, 0.03, 80}});
   return cases;
 }
 
@@ -68,13 +72,14 @@ class GpuModels : public NeedsGpu, public ::testing::WithParamInterface<ModelCas
 
 TEST_P(GpuModels, GradientsAreTheCpus) {
   TokenRows rows = tokens();
-  CpuLm cpu(GetParam().model, batch, {}, seed);
-  GpuLm gpu(GetParam().model, batch, {}, seed);
+  CpuLm cpu(GetParam().model, batch, GetParam().loss, seed);
+  GpuLm gpu(GetParam().model, batch, GetParam().loss, seed);
   cpu.zero_gradients();
   gpu.zero_gradients();
   const std::vector<double> cpu_sums = cpu.train(rows, 0, batch, counted(rows));
   const std::vector<double> gpu_sums = gpu.train(rows, 0, batch, counted(rows));
-  EXPECT_NEAR(gpu_sums[loss_sum_nll] / cpu_sums[loss_sum_nll], 1.0, 0.005);
+  for (const int slot : {int{loss_sum_objective}, int{loss_sum_nll}})
+    EXPECT_NEAR(gpu_sums[slot] / cpu_sums[slot], 1.0, 0.005) << "slot " << slot;
   EXPECT_EQ(gpu_sums[loss_sum_count], cpu_sums[loss_sum_count]);
   expect_gradients_of_cpu(cpu, gpu);
 }
@@ -82,7 +87,9 @@ TEST_P(GpuModels, GradientsAreTheCpus) {
 TEST_P(GpuModels, GiveTheSameBitsTwiceAndWithRecomputation) {
   TokenRows rows = tokens();
   expect_same_bits_with_recomputation(
-      [](Recompute recompute) { return GpuLm(GetParam().model, batch, {}, seed, recompute); },
+      [](Recompute recompute) {
+        return GpuLm(GetParam().model, batch, GetParam().loss, seed, recompute);
+      },
       [&](GpuLm& lm) { return lm.train(rows, 0, batch, counted(rows)); });
 }
 
