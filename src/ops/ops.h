@@ -372,13 +372,16 @@ class Ops {
   /// the frames are fewer than the targets and the blanks between equal neighbours: such a sequence
   /// is counted in its own sum and has no gradient. Adds to sums [ctc_sum_slots]. d_logits
   /// (optional) gets the gradient of the summed losses times desc.gradient_scale, 0 from
-  /// frame_lengths[b] on.
+  /// frame_lengths[b] on. Frames that are enough but leave the targets no probability, by a logit
+  /// of -inf, are counted as any: their loss is infinite and their gradient has NaN, so that the
+  /// optimizer skips the step.
   virtual void ctc_loss(const CtcDesc& desc, const Tensor& logits /*[batch * seq_len, V]*/,
                         const Tensor& frame_lengths /*i32 [batch]*/,
                         const Tensor& targets /*i32 [batch, max_targets], not blank*/,
                         const Tensor& target_lengths /*i32 [batch]*/,
                         const Tensor& losses /*[batch]*/, const Tensor& sums,
                         const Tensor& d_logits) = 0;
+  /// Throws Error where max_targets are more than the backend can take.
   virtual size_t ctc_loss_workspace(const CtcDesc& desc) const;
 
   // ---- randomness, from Philox at (stream, the step of set_random_step): nothing is kept for

@@ -152,6 +152,43 @@ INSTANTIATE_TEST_SUITE_P(
                       CtcCase{3, 40, 1000, 16, false, true}, CtcCase{4, 1500, 29, 700, true, true},
                       CtcCase{5, 33, 29, 12, false, false}));
 
+// Counted with an infinite loss, as on the CPU: the third alone is infeasible.
+TEST_F(GpuTest, CtcTargetsWithoutProbabilityAreNotInfeasible) {
+  const int64_t frames = 6, vocab_size = 4;
+  std::vector<double> values(static_cast<size_t>(3 * frames * vocab_size));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const bool impossible = i / static_cast<size_t>(frames * vocab_size) == 1 &&
+                            i % static_cast<size_t>(vocab_size) == 2;
+    values[i] = impossible ? -HUGE_VAL : 0.25 * static_cast<double>(i % 5);
+  }
+  const Operand logits = given("logits", {3 * frames, vocab_size}, values);
+  const Operand lengths = integers("frame_lengths", {6, 6, 2}),
+                targets = integers("targets", {1, 2, 1, 2, 1, 1}),
+                counts = integers("target_lengths", {2, 2, 2});
+  const Operand losses = output("losses", {3}, Role::accumulate);
+  const Operand sums = given("sums", {ctc_sum_slots}, {0, 0, 0, 0}, Role::accumulate);
+  const Operand d_logits = output("d_logits", {3 * frames, vocab_size});
+  const CtcDesc desc{3, frames, vocab_size, 2, 0, 1.0};
+  run(
+      [&](Ops& ops, const Pick& at) {
+        ops.ctc_loss(desc, at(logits), at(lengths), at(targets).reshape({3, 2}), at(counts),
+                     at(losses), at(sums), at(d_logits));
+      },
+      [&](const Ops& ops) { return ops.ctc_loss_workspace(desc); });
+  const std::vector<double> got = losses.gpu_values(), expected = losses.values();
+  EXPECT_NEAR(got[0], expected[0], 100 * float_roundoff);  // some tens of roundings of numbers < 10
+  EXPECT_TRUE(std::isinf(got[1]) && std::isinf(got[2]));
+  for (const std::vector<double>& of : {sums.gpu_values(), sums.values()}) {
+    EXPECT_TRUE(std::isinf(of[ctc_sum_nll]));
+    EXPECT_EQ(of[ctc_sum_sequences], 2.0);
+    EXPECT_EQ(of[ctc_sum_targets], 4.0);
+    EXPECT_EQ(of[ctc_sum_infeasible], 1.0);
+  }
+  const std::vector<double> gradient = d_logits.gpu_values();
+  for (size_t i = 0; i < gradient.size(); ++i)
+    EXPECT_EQ(std::isnan(gradient[i]), std::isnan(d_logits.values()[i])) << i;
+}
+
 TEST_F(GpuTest, CtcTargetsOutsideTheVocabularyAreReported) {
   for (const int32_t wrong : {0, -1, 7}) {
     const Operand logits = normal("logits", {2 * 6, 7});

@@ -226,6 +226,34 @@ TEST(CtcLoss, InfeasibleTargetsAreCountedAndLeftOut) {
   }
 }
 
+// One that is possible with the frames it has, though not with its logits, is no infeasible one.
+TEST(CtcLoss, TargetsWithoutProbabilityAreCountedWithAnInfiniteLoss) {
+  Problem p = random_problem(3, 8, 4, 2, 5);
+  p.desc.blank = 0;
+  p.targets.values = {1, 2, 1, 2, 1, 1};
+  p.target_lengths.values = {2, 2, 2};
+  p.frame_lengths.values = {6, 6, 2};  // the last has too few
+  const Results<double> before = compute<double>(p);
+  for (int64_t t = 0; t < 8; ++t) p.logits[(1 * 8 + t) * 4 + 2] = -infinity;
+  const Results<double> results = compute<double>(p);
+  EXPECT_EQ(results.losses[0], before.losses[0]);
+  EXPECT_EQ(results.losses[1], infinity);
+  EXPECT_EQ(results.losses[2], infinity);
+  EXPECT_EQ(results.sums[ctc_sum_infeasible], 1.5);
+  EXPECT_EQ(results.sums[ctc_sum_sequences], 2.5);
+  EXPECT_EQ(results.sums[ctc_sum_targets], 4.5);
+  EXPECT_EQ(results.sums[ctc_sum_nll], infinity);
+  for (int64_t i = 0; i < results.d_logits.size(); ++i) {
+    const int64_t b = i / 32, t = i / 4 % 8, v = i % 4;
+    if (b == 1 && t < 6) {
+      // The labels of its states; what no path takes is pushed down as ever.
+      EXPECT_EQ(std::isnan(results.d_logits[i]), v <= 2) << i;
+    } else {
+      EXPECT_EQ(results.d_logits[i], before.d_logits[i]) << i;
+    }
+  }
+}
+
 // Nothing behind a sequence's frames or targets is read.
 TEST(CtcLoss, PaddingIsNotRead) {
   Problem p = random_problem(3, 10, 5, 4, 9);

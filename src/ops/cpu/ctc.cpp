@@ -184,15 +184,19 @@ void CpuOps<Real>::ctc_loss(const CtcDesc& desc, const Tensor& logits, const Ten
   Real* memory = scratch<Real>(workspace_, desc.batch * per_sequence, "ctc_loss");
   const Real* inputs = logits.as<Real>();
   Real *gradients = d_logits.as<Real>(), *loss = losses.as<Real>();
-  std::vector<double> nll(static_cast<size_t>(desc.batch));
+  struct Outcome {
+    bool feasible;
+    double nll;
+  };
+  std::vector<Outcome> outcomes(static_cast<size_t>(desc.batch));
   for_pieces(desc.batch, 1, [&](int64_t b, int64_t) {
     Sequence<Real> sequence(desc, inputs + b * sequence_logits, lengths[b],
                             target + b * desc.max_targets, counts[b],
                             {desc, memory + b * per_sequence});
     const bool feasible = sequence.is_feasible();
-    nll[static_cast<size_t>(b)] =
-        feasible ? sequence.loss() : std::numeric_limits<double>::infinity();
-    loss[b] = static_cast<Real>(nll[static_cast<size_t>(b)]);
+    const double nll = feasible ? sequence.loss() : std::numeric_limits<double>::infinity();
+    outcomes[static_cast<size_t>(b)] = {feasible, nll};
+    loss[b] = static_cast<Real>(nll);
     if (!gradients) return;
     Real* gradient = gradients + b * sequence_logits;
     if (feasible) sequence.gradient(gradient);
@@ -201,11 +205,13 @@ void CpuOps<Real>::ctc_loss(const CtcDesc& desc, const Tensor& logits, const Ten
   });
   double totals[ctc_sum_slots] = {};
   for (int64_t b = 0; b < desc.batch; ++b) {
-    if (std::isinf(nll[static_cast<size_t>(b)])) {
+    const Outcome& outcome = outcomes[static_cast<size_t>(b)];
+    // Not by its loss, which is infinite too where the logits leave the targets no probability.
+    if (!outcome.feasible) {
       totals[ctc_sum_infeasible] += 1.0;
       continue;
     }
-    totals[ctc_sum_nll] += nll[static_cast<size_t>(b)];
+    totals[ctc_sum_nll] += outcome.nll;
     totals[ctc_sum_sequences] += 1.0;
     totals[ctc_sum_targets] += counts[b];
   }
