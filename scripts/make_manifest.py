@@ -22,17 +22,51 @@ EXTENSIONS = (".wav", ".flac", ".sph", ".ogg")
 ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
 fifteen sixteen seventeen eighteen nineteen""".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+# With thousands set off by commas or without, and with what is behind a point, or points as versions
+# have.
+NUMBER = re.compile(r"(?:(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)*", re.ASCII)
 
 
-def spoken_number(digits):
-    """A number below 100 as its words, a longer one digit by digit."""
-    number = int(digits)
-    if number < 20 and digits == str(number):
-        return ONES[number]
-    if number < 100 and digits == str(number):
-        tens, ones = divmod(number, 10)
-        return TENS[tens - 2] + (" " + ONES[ones] if ones else "")
+def cardinal(number):
+    """The words of a number below a thousand million."""
+    words = []
+    for size, name in ((1000000, "million"), (1000, "thousand"), (100, "hundred")):
+        if number >= size:
+            words += [cardinal(number // size), name]
+            number %= size
+    if number >= 20:
+        words.append(TENS[number // 10 - 2])
+        number %= 10
+    if number or not words:
+        words.append(ONES[number])
+    return " ".join(words)
+
+
+def one_by_one(digits):
     return " ".join(ONES[int(digit)] for digit in digits)
+
+
+def spoken_integer(digits):
+    """As people say it: "forty two", "five hundred", "eighty five hundred", "twenty thousand"; one
+    that is longer and not round, as an extension or a year, or that begins with 0, by its digits."""
+    number = int(digits)
+    if digits != str(number) or number >= 1000**3:
+        return one_by_one(digits)
+    if 1000 < number < 10000 and number % 1000 and number % 100 == 0:
+        return cardinal(number // 100) + " hundred"
+    is_round = number % (100 if number < 1000 else 1000) == 0
+    return cardinal(number) if number < 100 or is_round else one_by_one(digits)
+
+
+def spoken_number(match):
+    """Of NUMBER's match; what stands behind a point is read by its digits."""
+    whole, *fractions = match.group().split(".")
+    groups = whole.replace(",", "")
+    words = [cardinal(int(groups)) if "," in whole and int(groups) < 1000**3
+             else spoken_integer(groups)]
+    for fraction in fractions:
+        words += ["point", one_by_one(fraction)]
+    return f" {' '.join(words)} "
 
 
 def normalized(text):
@@ -41,7 +75,7 @@ def normalized(text):
     text = text.lower().replace("\u2019", "'")
     for sign, words in {"&": "and", "%": "percent", "*": "star", "#": "pound"}.items():
         text = text.replace(sign, f" {words} ")
-    text = re.sub(r"\d+", lambda match: f" {spoken_number(match.group())} ", text)
+    text = NUMBER.sub(spoken_number, text)
     text = re.sub(r"[.,!?;:\"\-/]", " ", text)
     text = re.sub(r"(?<![a-z])'|'(?![a-z])", " ", text)  # quotes, not apostrophes
     return " ".join(text.split()) or None

@@ -30,6 +30,28 @@ class Normalized(unittest.TestCase):
                 "IAX (note: does not say \"2\")": "iax"}.items():
             self.assertEqual(make_manifest.normalized(text), expected)
 
+    def test_reads_numbers_as_people_do(self):
+        for text, expected in {
+                "0": "zero", "10": "ten", "19": "nineteen", "90": "ninety", "99": "ninety nine",
+                "100": "one hundred", "500": "five hundred", "162": "one six two",
+                "1000": "one thousand", "1001": "one zero zero one", "1234": "one two three four",
+                "1100": "eleven hundred", "8500": "eighty five hundred", "9000": "nine thousand",
+                "10000": "ten thousand", "10500": "one zero five zero zero",
+                "500000": "five hundred thousand", "2000000": "two million",
+                "999999000": "nine hundred ninety nine million nine hundred ninety nine thousand",
+                "1000000000": "one zero zero zero zero zero zero zero zero zero",
+                "0500": "zero five zero zero", "00": "zero zero",
+                "1,234": "one thousand two hundred thirty four",
+                "12,500": "twelve thousand five hundred", "1,000,000": "one million",
+                "1,2,3": "one two three", "1,23": "one twenty three",
+                "1,000,00": "one zero zero zero zero zero",
+                "28.8 kilobit": "twenty eight point eight kilobit",
+                "3.14": "three point one four", "0.05": "zero point zero five",
+                "1.4.20": "one point four point two zero", "1,000.5": "one thousand point five",
+                "500.5": "five hundred point five",
+                "dial 2. or 500. now": "dial two or five hundred now", "3D": "three d"}.items():
+            self.assertEqual(make_manifest.normalized(text), expected, text)
+
     def test_is_nothing_without_speech(self):
         for text in ("[ascending tones]", "(2 seconds of silence)", "<beep>", "...", ""):
             self.assertIsNone(make_manifest.normalized(text))
