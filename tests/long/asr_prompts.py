@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the two models of configs/asr_prompts_*.yaml from scratch on the CPU, as a user does: both must
-get less than 10% of the letters of their own training prompts wrong. Both together are to take at
-most 10 minutes on two idle cores, which is printed and not tested: other work may be going on.
+get less than 10% of the letters of their own training prompts wrong, trained in at most 10 minutes of
+two cores together. Processor time is what counts: other work may be going on.
 
 usage: tests/long/asr_prompts.py BUILD_FOLDER
 """
@@ -19,6 +19,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 RECORDINGS = pathlib.Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TRANSCRIPTS = pathlib.Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 MOST_WRONG = 0.1
+MOST_SECONDS = 1200  # of processor time to train both: ten minutes on two cores
 
 
 def run(command, folder):
@@ -41,7 +42,7 @@ def main(build):
     if not RECORDINGS.is_dir() or not TRANSCRIPTS.exists():
         print("SKIPPED: asterisk-core-sounds-en-wav and asterisk-core-sounds-en are not installed")
         return 77
-    failures, total = 0, 0.0
+    failures, total, total_user = 0, 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         run([sys.executable, SOURCE / "scripts/make_manifest.py", RECORDINGS, "data/prompts",
              "--transcripts", TRANSCRIPTS], folder)
@@ -59,11 +60,13 @@ def main(build):
                   f"{wrong['test']:.1%} of the test prompts, {seconds:.0f} s, {user:.0f} s of "
                   "processor time", flush=True)
             failures += wrong["train"] >= MOST_WRONG
-            total += seconds
-    print(f"both: {total:.0f} s on {os.cpu_count()} processors")
+            total, total_user = total + seconds, total_user + user
+    print(f"both: {total:.0f} s on {os.cpu_count()} processors, {total_user:.0f} s of processor time")
     if failures:
         print(f"not below {MOST_WRONG:.0%} of the training prompts' letters")
-    return 1 if failures else 0
+    if total_user > MOST_SECONDS:
+        print(f"above {MOST_SECONDS} s of processor time")
+    return 1 if failures or total_user > MOST_SECONDS else 0
 
 
 if __name__ == "__main__":

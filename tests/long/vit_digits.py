@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Trains the two models of configs/vit_digits_*.yaml from scratch on the CPU, as a user does: both must
-classify at least 97% of the test images, in two minutes of two cores.
+classify at least 97% of the test images, trained in at most two minutes of two cores together.
 
 usage: tests/long/vit_digits.py BUILD_FOLDER
 """
@@ -16,7 +16,7 @@ import time
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 LEAST_ACCURACY = 0.97
-MOST_SECONDS = 240  # of processor time: two minutes on two cores
+MOST_SECONDS = 240  # of processor time to train both: two minutes on two cores
 
 
 def run(command, folder):
@@ -35,7 +35,7 @@ def main(build):
     except ImportError as missing:
         print(f"SKIPPED: {missing}; the digits are scikit-learn's (python3-sklearn)")
         return 77
-    failures = 0
+    failures, total_user = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         run([sys.executable, str(SOURCE / "tools/digits_to_idx.py"), "data/digits"], folder)
         for kind in ("sigmoid", "softmax"):
@@ -51,10 +51,14 @@ def main(build):
             print(f"{name}: accuracy {last['accuracy']:.2%} (averaged weights "
                   f"{last['accuracy_ema']:.2%}) of {last['targets']}, {seconds:.0f} s, "
                   f"{user:.0f} s of processor time")
-            failures += last["accuracy"] < LEAST_ACCURACY or user > MOST_SECONDS
+            failures += last["accuracy"] < LEAST_ACCURACY
+            total_user += user
+    print(f"both: {total_user:.0f} s of processor time")
     if failures:
-        print(f"below {LEAST_ACCURACY:.0%}, or above {MOST_SECONDS} s of processor time")
-    return 1 if failures else 0
+        print(f"below {LEAST_ACCURACY:.0%}")
+    if total_user > MOST_SECONDS:
+        print(f"above {MOST_SECONDS} s of processor time")
+    return 1 if failures or total_user > MOST_SECONDS else 0
 
 
 if __name__ == "__main__":
