@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "config/derived.h"
 #include "data/fnv.h"
@@ -180,6 +181,10 @@ void SpeechRecognition::micro_step(Context& context, int64_t micro_step) {
   const SpeechBatch& batch = step_batches_[static_cast<size_t>(micro_step)];
   context.batch = batch.shape.rows;
   context.seq_len = batch.shape.frames;
+  if (context.diagnostics) {
+    context.diagnostics->weigh(
+        std::accumulate(batch.frame_lengths.begin(), batch.frame_lengths.end(), 0.0));
+  }
   model_.train(context, upload(context.ops, batch),
                1.0 / static_cast<double>(std::max<int64_t>(1, step_targets_)), sums_);
 }

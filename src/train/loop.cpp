@@ -72,7 +72,7 @@ struct RunMemory {
         arena_memory(ops.allocate(plan.arena)),
         arena(arena_memory.get(), plan.arena),
         workspace_memory(ops.allocate(plan.workspace.value())),
-        diagnostics(ops, task.layers()) {
+        diagnostics(ops, task.layers(), training ? task.micro_steps() : 1) {
     ops.set_workspace({workspace_memory.get(),
                        DType::f32,
                        {static_cast<int64_t>(plan.workspace.value() / sizeof(float))}});
@@ -227,9 +227,9 @@ class TrainingRun {
   void compute_step(bool with_diagnostics) {
     optimizer_.zero_gradients(ops_);
     for (int64_t micro = 0; micro < task_.micro_steps(); ++micro) {
-      const bool is_last = micro + 1 == task_.micro_steps();
-      if (is_last) ranks_.begin_exchange();
-      Context micro_context = context(true, with_diagnostics && is_last);
+      if (micro + 1 == task_.micro_steps()) ranks_.begin_exchange();
+      if (with_diagnostics) memory_.diagnostics.begin_micro_batch(micro);
+      Context micro_context = context(true, with_diagnostics);
       task_.micro_step(micro_context, micro);
     }
     ranks_.finish_exchange();

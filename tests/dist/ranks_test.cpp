@@ -71,8 +71,9 @@ class Ranks : public SmallRun {
 
   /// Losses agree. Gradients of float are added in another order, and steps amplify those roundings
   /// of 2^-24, by how much depends on the processor: some hundred times in 20 steps. A part of a
-  /// gradient that is missing, doubled or stale moves its norm by percents. Norms, of each layer
-  /// too, are held to 1e-4 of the norm of all.
+  /// gradient that is missing, doubled or stale moves its norm by percents, and diagnostics of a
+  /// part of the batch differ by percents from those of all. Norms, of each layer too, are held to
+  /// 1e-4 of the norm of all; diagnostics to 1e-4 of themselves.
   void expect_same_curve(const std::string& a, const std::string& b, bool relative = false) const {
     const auto ours = metrics(a), theirs = metrics(b);
     ASSERT_EQ(ours.size(), theirs.size());
@@ -98,6 +99,14 @@ class Ranks : public SmallRun {
       for (size_t group = 0; group < ours[i]["layer_grad_norm"].size(); ++group)
         expect_same_norm(ours[i]["layer_grad_norm"][group].get<double>(),
                          theirs[i]["layer_grad_norm"][group].get<double>());
+      for (const char* key : {"attention_out_rms", "attention_branch_rms", "attention_row_sum"}) {
+        ASSERT_EQ(ours[i][key].size(), theirs[i][key].size());
+        for (size_t layer = 0; layer < ours[i][key].size(); ++layer) {
+          const auto expected = ours[i][key][layer].get<double>();
+          EXPECT_NEAR(theirs[i][key][layer].get<double>(), expected, 1e-4 * expected)
+              << key << " of layer " << layer;
+        }
+      }
     }
   }
 
