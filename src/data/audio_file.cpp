@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <mutex>
+#include <shared_mutex>
 #include <utility>
 
 #include "core/error.h"
@@ -20,14 +22,29 @@ struct Closer {
 /// An open file and what its header says.
 struct AudioFile {
   explicit AudioFile(const std::string& path) {
-    file.reset(sf_open(path.c_str(), SFM_READ, &info));
-    if (!file) throw Error("{}: no audio that can be read: {}", path, sf_strerror(nullptr));
+    open(path);
     if (info.frames <= 0 || info.channels <= 0 || info.samplerate <= 0)
       throw Error("{}: the audio is empty", path);
   }
 
   SF_INFO info{};
   std::unique_ptr<SNDFILE, Closer> file;
+
+ private:
+  /// libsndfile has one place for why no file was opened, which any thread's next sf_open writes
+  /// to. So what fails beside other threads is tried again alone.
+  void open(const std::string& path) {
+    static std::shared_mutex opening;
+    {
+      const std::shared_lock together(opening);
+      file.reset(sf_open(path.c_str(), SFM_READ, &info));
+    }
+    if (file) return;
+    const std::unique_lock alone(opening);
+    info = {};
+    file.reset(sf_open(path.c_str(), SFM_READ, &info));
+    if (!file) throw Error("{}: no audio that can be read: {}", path, sf_strerror(nullptr));
+  }
 };
 
 }  // namespace

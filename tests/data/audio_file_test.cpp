@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 #include "core/error.h"
 #include "data/sound.h"
@@ -12,6 +14,7 @@ namespace sigtrain {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 void expect_samples(const std::vector<float>& actual, const std::vector<float>& expected,
                     double tolerance) {
@@ -38,13 +41,19 @@ TEST(AudioFile, ReadsWavFlacAndSphere) {
 TEST(AudioFile, ReadsAStretch) {
   const TemporaryFolder folder;
   const std::vector<float> samples = tone(1.0, 440, 8000);
-  write_sound(folder / "a.flac", samples, 8000, SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
-  expect_samples(read_audio(folder / "a.flac", 0.25, 0.5).samples,
-                 {samples.begin() + 2000, samples.begin() + 6000}, 1.0);
-  expect_samples(read_audio(folder / "a.flac", 0.75, 0.0).samples,
-                 {samples.begin() + 6000, samples.end()}, 1.0);
-  // A stretch that ends a moment behind the last sample ends with it.
-  EXPECT_EQ(read_audio(folder / "a.flac", 0.5, 0.505).samples.size(), 4000u);
+  for (const auto& [name, format] : {std::pair("a.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16),
+                                     std::pair("a.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_16),
+                                     std::pair("a.sph", SF_FORMAT_NIST | SF_FORMAT_PCM_16)}) {
+    SCOPED_TRACE(name);
+    const std::string path = folder / name;
+    write_sound(path, samples, 8000, format);
+    expect_samples(read_audio(path, 0.25, 0.5).samples,
+                   {samples.begin() + 2000, samples.begin() + 6000}, 1.0);
+    expect_samples(read_audio(path, 0.75, 0.0).samples, {samples.begin() + 6000, samples.end()},
+                   1.0);
+    // A stretch that ends a moment behind the last sample ends with it.
+    EXPECT_EQ(read_audio(path, 0.5, 0.505).samples.size(), 4000u);
+  }
 }
 
 TEST(AudioFile, AveragesChannels) {
@@ -95,6 +104,34 @@ TEST(AudioFile, BadFilesAreNamed) {
   EXPECT_GT(audio_info(folder / "months.flac").samples, int64_t{1} << 35);
   EXPECT_THAT(message_of<Error>([&] { read_audio(folder / "months.flac", 0.0, 0.0); }),
               HasSubstr("months.flac: damaged: 4000 of 68719476735 samples"));
+}
+
+// libsndfile keeps one reason for all threads.
+TEST(AudioFile, EachBadFileHasItsOwnReasonAmongThreads) {
+  const TemporaryFolder folder;
+  write_text(folder / "text.wav", "RIFF this is no recording");
+  write_sound(folder / "good.wav", tone(0.1, 440, 8000), 8000);
+  const auto reason = [&](const std::string& name) {
+    try {
+      audio_info(folder / name);
+      return std::string("good");
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+  };
+  const char* const names[] = {"text.wav", "missing.wav", "good.wav"};
+  const std::string alone[] = {reason(names[0]), reason(names[1]), reason(names[2])};
+  EXPECT_THAT(alone[1], HasSubstr("No such file"));
+  EXPECT_THAT(alone[0], Not(HasSubstr("No such file")));
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 6; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 300; ++i) wrong += reason(names[t % 3]) != alone[t % 3];
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 // A tone keeps its frequency through a change of rate, in the middle where no edge is felt.
