@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string_view>
 
@@ -127,14 +128,55 @@ void add_tedlium(const fs::path& path, std::vector<Utterance>& utterances) {
   });
 }
 
+bool is_librispeech(const fs::path& path) {
+  return path.filename().string().ends_with(".trans.txt");
+}
+
+bool is_tedlium(const fs::path& path) {
+  return path.extension() == ".stm" && path.parent_path().filename() == "stm";
+}
+
+/// By the name: where nothing is there, a link leads nowhere. That to a recording is found missing
+/// where its transcript is read.
+bool may_hold_transcripts(const fs::path& path) {
+  return !path.has_extension() || is_librispeech(path) || is_tedlium(path);
+}
+
+/// All files at any depth, also behind links; a folder that is reached in several ways is taken
+/// once.
+void find_files(const fs::path& folder, std::set<fs::path>& seen, std::vector<fs::path>& files) {
+  std::error_code error;
+  const fs::path real = fs::canonical(folder, error);
+  if (!error && !seen.insert(real).second) return;
+  fs::directory_iterator entries(folder, error);
+  std::vector<fs::directory_entry> found;
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error))
+    found.push_back(*entries);
+  if (error) {
+    throw Error("{}: cannot be read: {}; make it readable or take it away", folder.string(),
+                error.message());
+  }
+  std::sort(found.begin(), found.end());
+  for (const fs::directory_entry& entry : found) {
+    if (entry.is_directory(error)) {
+      find_files(entry.path(), seen, files);
+    } else if (entry.is_regular_file(error)) {
+      files.push_back(entry.path());
+    } else if (error && (error != std::errc::no_such_file_or_directory ||
+                         may_hold_transcripts(entry.path()))) {
+      throw Error("{}: cannot be read: {}; make it readable or take it away", entry.path().string(),
+                  error.message());
+    }
+  }
+}
+
 void add_folder(const fs::path& folder, std::vector<Utterance>& utterances) {
-  std::vector<fs::path> librispeech, tedlium;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
-    if (!entry.is_regular_file()) continue;
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with(".trans.txt")) librispeech.push_back(entry.path());
-    if (name.ends_with(".stm") && entry.path().parent_path().filename() == "stm")
-      tedlium.push_back(entry.path());
+  std::vector<fs::path> files, librispeech, tedlium;
+  std::set<fs::path> seen;
+  find_files(folder, seen, files);
+  for (const fs::path& path : files) {
+    if (is_librispeech(path)) librispeech.push_back(path);
+    if (is_tedlium(path)) tedlium.push_back(path);
   }
   if (librispeech.empty() == tedlium.empty()) {
     throw UsageError(

@@ -93,6 +93,59 @@ TEST(Utterances, OfTedlium) {
   }
 }
 
+TEST(Utterances, LinksAreFollowedAndAFolderIsTakenOnce) {
+  const TemporaryFolder folder;
+  write_text(folder / "disk/19/198/19-198.trans.txt", "19-198-0000 NORTHANGER ABBEY\n");
+  write_text(folder / "disk/stm/talk.stm", "talk 1 A 0 1 <o> hello\n");
+  write_text(folder / "train/103/1240/103-1240.trans.txt", "103-1240-0000 CHAPTER ONE\n");
+  std::filesystem::create_directory_symlink("../disk/19", folder / "train/19");
+  std::filesystem::create_directory_symlink("103", folder / "train/again");
+  std::filesystem::create_directory_symlink("..", folder / "train/103/up");
+  const std::vector<Utterance> all = find_utterances({folder / "train"});
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].path, folder / "train/103/1240/103-1240-0000.flac");
+  EXPECT_EQ(all[1].path, folder / "train/19/198/19-198-0000.flac");
+
+  std::filesystem::create_directory(folder / "ted");
+  std::filesystem::create_directory_symlink("../disk/stm", folder / "ted/stm");
+  const std::vector<Utterance> talk = find_utterances({folder / "ted"});
+  ASSERT_EQ(talk.size(), 1u);
+  EXPECT_EQ(talk[0].path, folder / "ted/sph/talk.sph");
+}
+
+TEST(Utterances, LinksThatLeadNowhereAreNamedWhereTranscriptsMayBe) {
+  for (const char* name : {"19", "1-2.trans.txt", "stm/talk.stm"}) {
+    const TemporaryFolder folder;
+    write_text(folder / "train/103/103-1.trans.txt", "103-1-0000 CHAPTER ONE\n");
+    std::filesystem::create_directories(folder / "train/stm");
+    // What is missing of the recordings and other files is no transcript.
+    std::filesystem::create_symlink("gone.flac", folder / "train/103/103-1-0000.flac");
+    EXPECT_EQ(find_utterances({folder / "train"}).size(), 1u);
+    std::filesystem::create_symlink("gone", folder / (std::string("train/") + name));
+    EXPECT_THAT(message_of<Error>([&] { find_utterances({folder / "train"}); }),
+                HasSubstr(std::string(name) + ": cannot be read: No such file"));
+  }
+}
+
+TEST(Utterances, FoldersThatCannotBeReadAreNamed) {
+  const TemporaryFolder folder;
+  const uid_t user = ::geteuid();
+  write_text(folder / "train/103/103-1.trans.txt", "103-1-0000 CHAPTER ONE\n");
+  write_text(folder / "train/19/198/19-198.trans.txt", "19-198-0000 NORTHANGER ABBEY\n");
+  for (const unsigned permissions : {0000U, 0444U}) {  // not to be listed; not to be entered
+    std::filesystem::permissions(folder / "train/19",
+                                 static_cast<std::filesystem::perms>(permissions));
+    std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
+    // Root may read all: someone else asks.
+    ASSERT_EQ(::seteuid(user == 0 ? 65534 : user), 0);
+    const std::string error = message_of<Error>([&] { find_utterances({folder / "train"}); });
+    ASSERT_EQ(::seteuid(user), 0);
+    EXPECT_THAT(error, HasSubstr("train/19"));
+    EXPECT_THAT(error, HasSubstr("cannot be read: Permission denied; make it readable"));
+    std::filesystem::permissions(folder / "train/19", std::filesystem::perms::all);
+  }
+}
+
 TEST(Utterances, UnknownInputsAreErrors) {
   const TemporaryFolder folder;
   EXPECT_THAT(message_of<UsageError>([&] { find_utterances({folder / "none"}); }),
