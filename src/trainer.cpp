@@ -158,6 +158,8 @@ void run(const Arguments& arguments, ProcessGroup& group) {
   together(group, [&] {
     check_ranks(config, group.size());
     task->join(group);
+    // What the data decide about memory, the longest transcript, --dry-run has only a bound of.
+    if (!arguments.dry_run) task->open_data();
     PlanningOps planning(*ops);
     task->prepare(planning);
     plan = plan_run(config, *task, *ops, !arguments.eval_only, group);
@@ -167,7 +169,6 @@ void run(const Arguments& arguments, ProcessGroup& group) {
     return;
   }
   const std::filesystem::path folder = run_dir(config.run);
-  together(group, [&] { task->open_data(); });
   check_same_everywhere(group, {{"data like", task->data_state(0).dump()},
                                 {"validation data of hash", hash_text(task->validation_hash())}});
   // One rank reads checkpoints and writes files: the others need not see its disk.

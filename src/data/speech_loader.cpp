@@ -42,10 +42,12 @@ double longest_in_training(const Config& config) {
   return most > 0.0 ? std::min(most, last) : last;
 }
 
-std::vector<SpeechShape> speech_shapes(const Config& config, double longest) {
+std::vector<SpeechShape> speech_shapes(const Config& config, double longest,
+                                       const SpeechCorpus* corpus) {
+  const std::vector<double>& limits = config.data.speech.bucket_seconds;
   std::vector<SpeechShape> shapes;
   double before = 0.0;
-  for (const double seconds : config.data.speech.bucket_seconds) {
+  for (const double seconds : limits) {
     if (longest <= before) break;
     before = seconds;
     SpeechShape shape;
@@ -53,7 +55,17 @@ std::vector<SpeechShape> speech_shapes(const Config& config, double longest) {
     shape.frames = speech_frames(config.model.speech, shape.feature_frames);
     shape.rows =
         std::max<int64_t>(1, static_cast<int64_t>(config.data.speech.batch_seconds / seconds));
+    // About what English has a second is half a letter a frame.
+    const bool is_synthetic = config.data.source == DataSource::synthetic;
+    shape.targets = corpus ? 1 : std::max<int64_t>(1, shape.frames / (is_synthetic ? 2 : 1));
     shapes.push_back(shape);
+  }
+  if (!corpus) return shapes;
+  for (const SpeechEntry& entry : corpus->entries()) {
+    const auto bucket = std::lower_bound(limits.begin(), limits.end(), entry.seconds);
+    const auto i = static_cast<size_t>(bucket - limits.begin());
+    if (i >= shapes.size()) continue;
+    shapes[i].targets = std::max(shapes[i].targets, static_cast<int64_t>(entry.targets.size()));
   }
   return shapes;
 }
@@ -64,12 +76,12 @@ namespace {
 SpeechBatch empty_batch(const SpeechShape& shape, int64_t bins) {
   SpeechBatch batch;
   batch.shape = shape;
-  const auto rows = static_cast<size_t>(shape.rows), frames = static_cast<size_t>(shape.frames);
+  const auto rows = static_cast<size_t>(shape.rows);
   batch.features.assign(rows * static_cast<size_t>(shape.feature_frames * bins), 0.0F);
   batch.feature_lengths.assign(rows, 0);
   batch.frame_lengths.assign(rows, 0);
-  batch.positions.assign(rows * frames, 0.0F);
-  batch.targets.assign(rows * frames, 0);
+  batch.positions.assign(rows * static_cast<size_t>(shape.frames), 0.0F);
+  batch.targets.assign(rows * static_cast<size_t>(shape.targets), 0);
   batch.target_lengths.assign(rows, 0);
   batch.entries.assign(rows, -1);
   return batch;
@@ -83,7 +95,8 @@ SpeechLoader::SpeechLoader(std::shared_ptr<const SpeechCorpus> corpus, const Con
       config_(config),
       training_(training),
       filter_bank_(config.data.speech.sample_rate, config.model.speech.mel_bins) {
-  for (const SpeechShape& shape : speech_shapes(config, longest_in_evaluation(config)))
+  for (const SpeechShape& shape :
+       speech_shapes(config, longest_in_evaluation(config), corpus_.get()))
     buckets_.push_back({shape, {}});
   const std::vector<double>& limits = config_.data.speech.bucket_seconds;
   const auto& entries = corpus_->entries();
@@ -173,13 +186,10 @@ void SpeechLoader::fill_row(SpeechBatch& batch, int64_t row, int64_t entry_index
 
   const auto at = static_cast<size_t>(row);
   const int64_t frames = speech_frames(config_.model.speech, frames_there);
-  const auto most = static_cast<size_t>(batch.shape.frames);
-  if (entry.targets.size() > most)
-    throw Error("{}: {} letters in {} frames", entry.utterance.path, entry.targets.size(), most);
   std::copy(features.begin(), features.end(),
             batch.features.begin() + row * batch.shape.feature_frames * bins);
   std::copy(entry.targets.begin(), entry.targets.end(),
-            batch.targets.begin() + row * batch.shape.frames);
+            batch.targets.begin() + row * batch.shape.targets);
   batch.feature_lengths[at] = static_cast<int32_t>(frames_there);
   batch.frame_lengths[at] = static_cast<int32_t>(frames);
   batch.target_lengths[at] = static_cast<int32_t>(entry.targets.size());
@@ -211,7 +221,7 @@ void SpeechLoader::fill_positions(SpeechBatch& batch, int64_t row, uint64_t samp
 }
 
 SpeechBatch synthetic_speech(const Config& config, int64_t number) {
-  const SpeechShape shape = speech_shapes(config, longest_in_training(config)).back();
+  const SpeechShape shape = speech_shapes(config, longest_in_training(config), nullptr).back();
   const int64_t bins = config.model.speech.mel_bins;
   SpeechBatch batch = empty_batch(shape, bins);
   const RandomStream stream{config.train.seed, kSyntheticStream};
@@ -222,20 +232,20 @@ SpeechBatch synthetic_speech(const Config& config, int64_t number) {
     batch.features[i] = static_cast<float>(symmetric(random.words[i % 4], std::sqrt(3.0)));
   }
   const auto letters = static_cast<uint64_t>(config.data.speech.letters.size());
-  const int64_t targets = shape.frames / 2;  // about what English has a second
   for (int64_t row = 0; row < shape.rows; ++row) {
     const auto at = static_cast<size_t>(row);
     batch.feature_lengths[at] = static_cast<int32_t>(shape.feature_frames);
     batch.frame_lengths[at] = static_cast<int32_t>(shape.frames);
-    batch.target_lengths[at] = static_cast<int32_t>(targets);
-    for (int64_t t = 0; t < shape.frames; ++t) {
-      const size_t i = at * static_cast<size_t>(shape.frames) + static_cast<size_t>(t);
-      batch.positions[i] = static_cast<float>(t);
-      // Of neighbours, so that none are equal and the frames are always enough.
-      if (t < targets) batch.targets[i] = 1 + static_cast<int32_t>((i + step) % letters);
+    batch.target_lengths[at] = static_cast<int32_t>(shape.targets);
+    for (int64_t t = 0; t < shape.frames; ++t)
+      batch.positions[static_cast<size_t>(row * shape.frames + t)] = static_cast<float>(t);
+    // Of neighbours, so that none are equal and the frames are always enough.
+    for (int64_t i = row * shape.targets; i < (row + 1) * shape.targets; ++i) {
+      batch.targets[static_cast<size_t>(i)] =
+          1 + static_cast<int32_t>((static_cast<uint64_t>(i) + step) % letters);
     }
   }
-  batch.counted_targets = shape.rows * targets;
+  batch.counted_targets = shape.rows * shape.targets;
   return batch;
 }
 

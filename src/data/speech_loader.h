@@ -18,11 +18,15 @@ namespace sigtrain {
 struct SpeechShape {
   int64_t rows = 0;
   int64_t feature_frames = 0;
-  int64_t frames = 0;  // the model's; also the most targets of a row
+  int64_t frames = 0;   // the model's
+  int64_t targets = 0;  // the most of a row, at least 1
 };
 
-/// The largest shape of each bucket that holds utterances of up to `longest` seconds.
-std::vector<SpeechShape> speech_shapes(const Config& config, double longest);
+/// The largest shape of each bucket that holds utterances of up to `longest` seconds. Their targets
+/// are those of `corpus`'s longest transcript in the bucket; without a corpus as many as CTC can
+/// find in the frames, one in each, or those of synthetic data.
+std::vector<SpeechShape> speech_shapes(const Config& config, double longest,
+                                       const SpeechCorpus* corpus);
 /// In seconds: the longest utterances that are trained with, and that are evaluated.
 double longest_in_training(const Config& config);
 double longest_in_evaluation(const Config& config);
@@ -35,7 +39,7 @@ struct SpeechBatch {
   std::vector<int32_t> feature_lengths;  // [rows]
   std::vector<int32_t> frame_lengths;    // [rows], of the model
   std::vector<float> positions;          // [rows, frames], with CAPE as it moved them
-  std::vector<int32_t> targets;          // [rows, frames]
+  std::vector<int32_t> targets;          // [rows, targets]
   std::vector<int32_t> target_lengths;   // [rows]
   std::vector<int64_t> entries;          // [rows] of the corpus; -1: none
   int64_t counted_targets = 0;           // of rows with frames enough for them

@@ -68,7 +68,7 @@ void SpeechRecognition::open_data() {
 int64_t SpeechRecognition::units_per_step() const {
   const double batches = static_cast<double>(config_.train.global_batch);
   if (!train_) {
-    const SpeechShape largest = speech_shapes(config_, longest_in_training(config_)).back();
+    const SpeechShape largest = shapes(true).back();
     return static_cast<int64_t>(batches * static_cast<double>(largest.rows) *
                                 longest_in_training(config_));
   }
@@ -76,21 +76,32 @@ int64_t SpeechRecognition::units_per_step() const {
                               static_cast<double>(train_->batches_per_pass()));
 }
 
+std::vector<SpeechShape> SpeechRecognition::shapes(bool training) const {
+  const std::unique_ptr<SpeechLoader>& loader = training ? train_ : validation_;
+  return speech_shapes(config_,
+                       training ? longest_in_training(config_) : longest_in_evaluation(config_),
+                       loader ? &loader->corpus() : nullptr);
+}
+
 std::optional<double> SpeechRecognition::planned_units() const {
   double seconds = 0.0;
-  const std::vector<SpeechShape> shapes = speech_shapes(config_, longest_in_training(config_));
-  for (size_t i = 0; i < shapes.size(); ++i)
-    seconds += static_cast<double>(shapes[i].rows) * config_.data.speech.bucket_seconds[i];
+  const std::vector<SpeechShape> planned = shapes(true);
+  for (size_t i = 0; i < planned.size(); ++i)
+    seconds += static_cast<double>(planned[i].rows) * config_.data.speech.bucket_seconds[i];
   return seconds;
 }
 
 void SpeechRecognition::prepare(Ops& ops) {
   model_.make_tables(ops);
-  int64_t rows = 0, frames = 0, feature_frames = 0;
-  for (const SpeechShape& shape : speech_shapes(config_, longest_in_evaluation(config_))) {
-    rows = std::max(rows, shape.rows);
-    frames = std::max(frames, shape.rows * shape.frames);
-    feature_frames = std::max(feature_frames, shape.rows * shape.feature_frames);
+  int64_t rows = 0, frames = 0, feature_frames = 0, targets = 0;
+  for (const bool training : {true, false}) {
+    if (!training && !has_validation()) continue;
+    for (const SpeechShape& shape : shapes(training)) {
+      rows = std::max(rows, shape.rows);
+      frames = std::max(frames, shape.rows * shape.frames);
+      feature_frames = std::max(feature_frames, shape.rows * shape.feature_frames);
+      targets = std::max(targets, shape.rows * shape.targets);
+    }
   }
   const auto integers = [](int64_t count) { return Tensor{nullptr, DType::i32, {count}}; };
   const auto floats = [](int64_t count) { return Tensor{nullptr, DType::f32, {count}}; };
@@ -98,7 +109,7 @@ void SpeechRecognition::prepare(Ops& ops) {
   largest_.feature_lengths = integers(rows);
   largest_.frame_lengths = integers(rows);
   largest_.positions = floats(frames);
-  largest_.targets = integers(frames);
+  largest_.targets = integers(targets);
   largest_.target_lengths = integers(rows);
   largest_.losses = {nullptr, ops.accumulate_dtype(), {rows}};
   sums_ = {nullptr, ops.accumulate_dtype(), {ctc_sum_slots}};
@@ -126,7 +137,7 @@ SpokenBatch SpeechRecognition::view(const SpeechShape& shape) const {
   batch.feature_lengths = part_of(largest_.feature_lengths, {shape.rows});
   batch.frame_lengths = part_of(largest_.frame_lengths, {shape.rows});
   batch.positions = part_of(largest_.positions, {shape.rows * shape.frames});
-  batch.targets = part_of(largest_.targets, {shape.rows, shape.frames});
+  batch.targets = part_of(largest_.targets, {shape.rows, shape.targets});
   batch.target_lengths = part_of(largest_.target_lengths, {shape.rows});
   batch.losses = part_of(largest_.losses, {shape.rows});
   return batch;
@@ -171,7 +182,7 @@ void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
 
 void SpeechRecognition::micro_step(Context& context, int64_t micro_step) {
   if (context.ops.is_planning()) {
-    for (const SpeechShape& shape : speech_shapes(config_, longest_in_training(config_))) {
+    for (const SpeechShape& shape : shapes(true)) {
       context.batch = shape.rows, context.seq_len = shape.frames;
       model_.train(context, view(shape), 1.0, sums_);
     }
@@ -234,8 +245,7 @@ LossReport SpeechRecognition::evaluate(Context& context) {
     return std::vector<float>(values.begin(), values.end());
   };
   if (ops.is_planning()) {
-    for (const SpeechShape& shape : speech_shapes(config_, longest_in_evaluation(config_)))
-      pass(view(shape), shape);
+    for (const SpeechShape& shape : shapes(false)) pass(view(shape), shape);
     return {};
   }
   ops.fill(sums_, 0.0);

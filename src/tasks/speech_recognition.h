@@ -49,6 +49,9 @@ class SpeechRecognition final : public Task {
   void check_data_state(const nlohmann::json& state) const override;
 
  private:
+  /// The largest of each bucket in training or evaluation. Once the data are open, their targets
+  /// are as many as the longest transcripts have.
+  std::vector<SpeechShape> shapes(bool training) const;
   /// The memory on the device as a batch of this shape.
   SpokenBatch view(const SpeechShape& shape) const;
   SpokenBatch upload(Ops& ops, const SpeechBatch& batch) const;

@@ -48,7 +48,8 @@ class Task {
   /// Units that micro_step(context, 0) stands for in a planning pass; absent: its part of a step.
   virtual std::optional<double> planned_units() const { return std::nullopt; }
 
-  /// Makes tables and batch memory; call once, also with a planning backend, before any pass.
+  /// Makes tables and batch memory; call once, also with a planning backend, before any pass. What
+  /// is planned with the data open is what they need, without them a bound of it.
   virtual void prepare(Ops& ops) = 0;
   /// Bytes of batches held on the device.
   virtual size_t batch_bytes() const = 0;

@@ -15,6 +15,7 @@
 namespace sigtrain {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 class SpeechLoaderTest : public testing::Test {
@@ -85,7 +86,7 @@ TEST_F(SpeechLoaderTest, ABatchIsAFunctionOfItsNumber) {
 }
 
 TEST_F(SpeechLoaderTest, BatchesAreWithinTheirShapesAndDuration) {
-  const std::vector<SpeechShape> largest = speech_shapes(config_, 2.0);
+  const std::vector<SpeechShape> largest = speech_shapes(config_, 2.0, corpus_.get());
   ASSERT_EQ(largest.size(), 3u);
   for (size_t i = 0; i < largest.size(); ++i) {
     EXPECT_LE(static_cast<double>(largest[i].rows) * config_.data.speech.bucket_seconds[i],
@@ -99,7 +100,7 @@ TEST_F(SpeechLoaderTest, BatchesAreWithinTheirShapesAndDuration) {
     const SpeechShape& shape = batch.shape;
     EXPECT_TRUE(std::any_of(largest.begin(), largest.end(), [&](const SpeechShape& most) {
       return shape.frames == most.frames && shape.feature_frames == most.feature_frames &&
-             shape.rows <= most.rows;
+             shape.targets == most.targets && shape.rows <= most.rows;
     }));
     EXPECT_EQ(rows_of_frames.try_emplace(shape.frames, shape.rows).first->second, shape.rows);
     int64_t targets = 0;
@@ -113,7 +114,7 @@ TEST_F(SpeechLoaderTest, BatchesAreWithinTheirShapesAndDuration) {
       if (length > 0) {
         const auto& expected = corpus_->entries()[static_cast<size_t>(batch.entries[r])].targets;
         EXPECT_TRUE(std::equal(expected.begin(), expected.end(),
-                               batch.targets.begin() + row * shape.frames));
+                               batch.targets.begin() + row * shape.targets));
       }
       for (int64_t j = length * 20; j < shape.feature_frames * 20; ++j)
         ASSERT_EQ(batch.features[static_cast<size_t>(row * shape.feature_frames * 20 + j)], 0.0F);
@@ -121,6 +122,28 @@ TEST_F(SpeechLoaderTest, BatchesAreWithinTheirShapesAndDuration) {
     EXPECT_EQ(batch.counted_targets, targets);
   }
   EXPECT_EQ(rows_of_frames.size(), 3u);
+}
+
+// Transcripts have 2, 3, 4, 5, 2, ... letters, the shortest three utterances being of the first
+// bucket.
+TEST_F(SpeechLoaderTest, ShapesHaveTheTargetsOfTheLongestTranscripts) {
+  const auto targets = [&](double longest, const SpeechCorpus* corpus) {
+    std::vector<int64_t> result;
+    for (const SpeechShape& shape : speech_shapes(config_, longest, corpus))
+      result.push_back(shape.targets);
+    return result;
+  };
+  EXPECT_THAT(targets(2.0, corpus_.get()), ElementsAre(4, 5, 5));
+  EXPECT_THAT(targets(0.9, corpus_.get()), ElementsAre(4, 5));
+  config_.data.speech.bucket_seconds = {0.1, 2.0};
+  EXPECT_THAT(targets(2.0, corpus_.get()), ElementsAre(1, 5)) << "an empty bucket";
+  // (2 s / 0.9 - 25 ms) / 10 ms + 1 features, a third of them frames.
+  EXPECT_THAT(targets(2.0, nullptr), ElementsAre(3, 74)) << "any data";
+  config_.data.source = DataSource::synthetic;
+  EXPECT_THAT(targets(2.0, nullptr), ElementsAre(1, 37));
+  const SpeechBatch batch = synthetic_speech(config_, 3);
+  EXPECT_EQ(batch.shape.targets, 37);
+  EXPECT_EQ(batch.targets.size(), static_cast<size_t>(batch.shape.rows * 37));
 }
 
 TEST_F(SpeechLoaderTest, EvaluationHasNothingOfTheAugmentation) {

@@ -1,6 +1,7 @@
 #include <span>
 
 #include "gpu_testing.h"
+#include "ops/planning_ops.h"
 #include "tools/bench/relative_error.h"
 
 namespace sigtrain {
@@ -151,6 +152,28 @@ INSTANTIATE_TEST_SUITE_P(
                       CtcCase{7, 60, 29, 25, true, true}, CtcCase{4, 300, 29, 140, true, true},
                       CtcCase{3, 40, 1000, 16, false, true}, CtcCase{4, 1500, 29, 700, true, true},
                       CtcCase{5, 33, 29, 12, false, false}));
+
+TEST_F(GpuTest, CtcTargetsThatDoNotFitAreRefusedInPlanning) {
+  const auto plan = [&](int64_t max_targets) {
+    PlanningOps planning(gpu());
+    const CtcDesc desc{1, max_targets, 29, max_targets, 0, 1.0};
+    const auto planned = [](DType dtype, Shape shape) { return Tensor{nullptr, dtype, shape}; };
+    planning.ctc_loss(desc, planned(DType::bf16, {max_targets, 29}), planned(DType::i32, {1}),
+                      planned(DType::i32, {1, max_targets}), planned(DType::i32, {1}),
+                      planned(DType::f32, {1}), planned(DType::f32, {ctc_sum_slots}),
+                      planned(DType::bf16, {max_targets, 29}));
+    return planning.workspace_bytes();
+  };
+  EXPECT_GT(plan(4000), size_t{2} * 4000 * 8001 * sizeof(float));
+  try {
+    plan(100000);
+    FAIL() << "100000 targets were planned for";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("100000 letters an utterance are more than the"),
+              std::string::npos)
+        << error.what();
+  }
+}
 
 // Counted with an infinite loss, as on the CPU: the third alone is infeasible.
 TEST_F(GpuTest, CtcTargetsWithoutProbabilityAreNotInfeasible) {

@@ -25,10 +25,6 @@ void take_scratch(Scratch& scratch, const CtcDesc& desc, kernels::Ctc& call) {
 void CudaOps::ctc_loss(const CtcDesc& desc, const Tensor& logits, const Tensor& frame_lengths,
                        const Tensor& targets, const Tensor& target_lengths, const Tensor& losses,
                        const Tensor& sums, const Tensor& d_logits) {
-  if (desc.max_targets > kernels::ctc_most_targets()) {
-    throw Error("ctc: {} targets a sequence are more than the {} that fit on this GPU",
-                desc.max_targets, kernels::ctc_most_targets());
-  }
   Scratch scratch(workspace_, "ctc_loss");
   kernels::Ctc call{};
   call.batch = desc.batch, call.seq_len = desc.seq_len;
@@ -48,7 +44,14 @@ void CudaOps::ctc_loss(const CtcDesc& desc, const Tensor& logits, const Tensor& 
   check_launch("ctc_loss");
 }
 
+/// Planning asks for it before step 1, and so learns of the limit then.
 size_t CudaOps::ctc_loss_workspace(const CtcDesc& desc) const {
+  if (desc.max_targets > kernels::ctc_most_targets()) {
+    throw Error(
+        "ctc: {} letters an utterance are more than the {} that fit on this GPU: leave the longest "
+        "utterances out by a smaller last of data.speech.bucket_seconds",
+        desc.max_targets, kernels::ctc_most_targets());
+  }
   Scratch scratch;
   kernels::Ctc call{};
   take_scratch(scratch, desc, call);
