@@ -270,6 +270,7 @@ LossReport SpeechRecognition::evaluate(Context& context) {
   for (ErrorCounts& counts : by_bucket) add_over_ranks(counts, group());
   ErrorCounts all;
   for (const ErrorCounts& counts : by_bucket) all.add(counts);
+  if (all.utterances == 0) throw Error("none of the recordings of data.validation can be read");
   report.letter_error_rate = all.letter_error_rate();
   report.more.emplace_back("word_error_rate", all.word_error_rate());
   for (size_t i = 0; i < limits.size(); ++i) {

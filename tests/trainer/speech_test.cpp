@@ -7,6 +7,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using Words = std::vector<std::string>;
 
 class SpeechRun : public SmallRun {
@@ -66,6 +67,20 @@ TEST_F(SpeechRun, ResumesToTheSameBits) {
   EXPECT_EQ(actual, expected);
   EXPECT_TRUE(slurp(checkpoint("small", 12) / "model.safetensors") ==
               slurp(checkpoint("other", 12) / "model.safetensors"));
+}
+
+// An error rate of nothing would be the best there is.
+TEST_F(SpeechRun, EvaluationOfNothingButDamagedRecordingsIsAnError) {
+  write_sound((folder() / "cut.flac").string(), tone(1.0, 300, 8000), 8000,
+              SF_FORMAT_FLAC | SF_FORMAT_PCM_16);
+  fs::resize_file(folder() / "cut.flac", fs::file_size(folder() / "cut.flac") / 2);
+  spill(folder() / "test.tsv", "path\tstart\tduration\ttranscript\ncut.flac\t0\t0\ta\n");
+  const ProcessResult result = train({"--set", "data.speech.max_damaged=1"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output(), AllOf(HasSubstr("left out: cut.flac: damaged"),
+                                     HasSubstr("none of the recordings of data.validation can be "
+                                               "read")));
+  EXPECT_THAT(result.output(), Not(HasSubstr("letter errors")));
 }
 
 TEST_F(SpeechRun, BadUtterancesAreCountedNamedAndAnErrorPastTheirShare) {
