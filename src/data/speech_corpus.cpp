@@ -17,7 +17,7 @@
 namespace sigtrain {
 namespace {
 
-constexpr size_t kExamples = 5;
+constexpr size_t kExamples = 5;  // in an error
 
 /// A recording's header, or why it has none.
 struct Recording {
@@ -54,11 +54,9 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
   const Letters letters(settings.letters);
   const std::vector<Utterance> utterances = find_utterances(inputs);
   const std::map<std::string, Recording> recordings = read_headers(utterances);
-  int64_t unusable = 0;
-  const auto leave_out = [&](const std::string& reason, const std::string& example) {
+  const auto leave_out = [&](const std::string& reason, std::string text) {
     ++unusable_[reason];
-    ++unusable;
-    if (examples_.size() < kExamples) examples_.push_back(example);
+    left_out_.push_back(std::move(text));
   };
   for (const Utterance& utterance : utterances) {
     if (!utterance.is_transcribed) {
@@ -104,16 +102,30 @@ SpeechCorpus::SpeechCorpus(const std::vector<std::string>& inputs, const Config&
     }
     entries_.push_back({utterance, std::move(*targets), seconds});
   }
-  const auto total = static_cast<double>(utterances.size());
-  if (static_cast<double>(unusable) > settings.max_damaged * total) {
+  const size_t unusable = left_out_.size();
+  if (static_cast<double>(unusable) >
+      settings.max_damaged * static_cast<double>(utterances.size())) {
     throw Error(
-        "{} of {} utterances in {} cannot be used, more than data.speech.max_damaged, {}:\n  {}",
+        "{} of {} utterances in {} cannot be used, more than data.speech.max_damaged, {}:{}",
         unusable, utterances.size(), fmt::join(inputs, ", "), settings.max_damaged,
-        fmt::join(examples_, "\n  "));
+        first_left_out());
   }
   if (entries_.empty()) {
-    throw Error("{}: no utterance is left: {}", fmt::join(inputs, ", "), describe());
+    throw Error("{}: no utterance is left: {}{}", fmt::join(inputs, ", "), describe(),
+                first_left_out());
   }
+}
+
+std::string SpeechCorpus::first_left_out() const {
+  std::string text;
+  for (size_t i = 0; i < std::min(left_out_.size(), kExamples); ++i) text += "\n  " + left_out_[i];
+  if (left_out_.size() > kExamples) {
+    text += fmt::format(
+        "\n  and {} more, which a larger data.speech.max_damaged has named and left "
+        "out",
+        left_out_.size() - kExamples);
+  }
+  return text;
 }
 
 double SpeechCorpus::hours() const {
@@ -139,7 +151,6 @@ std::string SpeechCorpus::describe() const {
   if (untranscribed_ > 0) left_out.push_back(fmt::format("{} not transcribed", untranscribed_));
   if (too_long_ > 0) left_out.push_back(fmt::format("{} too long", too_long_));
   if (!left_out.empty()) text += fmt::format("; left out: {}", fmt::join(left_out, ", "));
-  for (const std::string& example : examples_) text += "\n  " + example;
   return text;
 }
 

@@ -35,15 +35,20 @@ class SpeechCorpus {
   int64_t untranscribed() const { return untranscribed_; }
   /// Numbers of unusable utterances by reason: "unreadable", "with unknown letters", ...
   const std::map<std::string, int64_t>& unusable() const { return unusable_; }
+  /// Each of these with what is wrong with it, in the order of the inputs.
+  const std::vector<std::string>& left_out() const { return left_out_; }
   /// Of transcripts and durations: another corpus has another.
   uint64_t hash() const;
   /// "1,132 utterances, 2.10 hours; left out: ..."
   std::string describe() const;
 
  private:
+  /// The first of left_out(), a line each, for an error.
+  std::string first_left_out() const;
+
   std::vector<SpeechEntry> entries_;
   std::map<std::string, int64_t> unusable_;
-  std::vector<std::string> examples_;
+  std::vector<std::string> left_out_;
   int64_t too_long_ = 0, untranscribed_ = 0;
 };
 

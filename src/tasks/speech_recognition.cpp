@@ -38,10 +38,14 @@ void add_over_ranks(ErrorCounts& counts, ProcessGroup& group) {
 }
 
 std::unique_ptr<SpeechLoader> open(const Config& config, const std::vector<std::string>& paths,
-                                   bool training) {
+                                   bool training, bool is_root) {
   const double longest = training ? longest_in_training(config) : longest_in_evaluation(config);
   const double fastest = training ? 1.0 + config.augment.speech.speed : 1.0;
   auto corpus = std::make_shared<const SpeechCorpus>(paths, config, longest, fastest);
+  // Behind the many that may be, the sum of them.
+  if (is_root) {
+    for (const std::string& text : corpus->left_out()) spdlog::warn("left out: {}", text);
+  }
   spdlog::info("{}: {}", training ? "training" : "validation", corpus->describe());
   return std::make_unique<SpeechLoader>(corpus, config, training);
 }
@@ -58,10 +62,10 @@ SpeechRecognition::SpeechRecognition(const Config& config)
 
 void SpeechRecognition::open_data() {
   if (config_.data.source == DataSource::synthetic) return;
-  train_ = open(config_, config_.data.train, true);
+  train_ = open(config_, config_.data.train, true, group().is_root());
   train_damage_ = damage_of(*train_, config_);
   if (!has_validation()) return;
-  validation_ = open(config_, config_.data.validation, false);
+  validation_ = open(config_, config_.data.validation, false, group().is_root());
   validation_damage_ = damage_of(*validation_, config_);
 }
 

@@ -11,6 +11,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 using testing::Pair;
 
 /// A manifest over recordings of one second each, of which some lines are as given.
@@ -68,12 +69,26 @@ TEST_F(SpeechCorpusTest, EachUnusableKindIsCountedNamedAndAnErrorPastItsShare) {
     EXPECT_EQ(tolerant.entries().size(), 10u);
     EXPECT_THAT(tolerant.unusable(), ElementsAre(Pair(c.reason, 1)));
     EXPECT_THAT(tolerant.describe(), HasSubstr(std::string("left out: 1 ") + c.reason));
-    EXPECT_THAT(tolerant.describe(), HasSubstr(c.example));
+    EXPECT_THAT(tolerant.left_out(), ElementsAre(HasSubstr(c.example)));
     const std::string error = message_of<Error>([&] { corpus(c.line, 0.09); });
     EXPECT_THAT(error, HasSubstr("1 of 11 utterances"));
     EXPECT_THAT(error, HasSubstr("data.speech.max_damaged, 0.09"));
     EXPECT_THAT(error, HasSubstr(c.example));
   }
+}
+
+TEST_F(SpeechCorpusTest, EveryUnusableUtteranceIsNamedAndAnErrorNamesTheFirst) {
+  std::string lines;
+  for (int i = 0; i < 12; ++i) lines += "missing" + std::to_string(i) + ".wav\t0\t0\ta\n";
+  const SpeechCorpus tolerant = corpus(lines, 0.9);
+  ASSERT_EQ(tolerant.left_out().size(), 12u);
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_THAT(tolerant.left_out()[i], HasSubstr("missing" + std::to_string(i) + ".wav: no"));
+  }
+  const std::string error = message_of<Error>([&] { corpus(lines, 0.5); });
+  EXPECT_THAT(error, HasSubstr("missing4.wav"));
+  EXPECT_THAT(error, Not(HasSubstr("missing5.wav")));
+  EXPECT_THAT(error, HasSubstr("and 7 more, which a larger data.speech.max_damaged has named"));
 }
 
 TEST_F(SpeechCorpusTest, LongUtterancesAreLeftOutWithoutBeingDamage) {

@@ -102,6 +102,9 @@ TEST_F(SpeechRun, BadUtterancesAreCountedNamedAndAnErrorPastTheirShare) {
   EXPECT_THAT(tolerated.output(), AllOf(HasSubstr("20 utterances"), HasSubstr("2 unreadable"),
                                         HasSubstr("1 with unknown letters"),
                                         HasSubstr("1 shorter than their letters")));
+  for (const char* name :
+       {"missing.wav: no", "empty.wav: the audio", "sounds/1.wav: 'axb'", "short.wav: 0.05 s"})
+    EXPECT_THAT(tolerated.output(), HasSubstr(name));
 }
 
 TEST_F(SpeechRun, RecordingsDamagedWithinAreNamedAndAnErrorPastTheirShare) {
