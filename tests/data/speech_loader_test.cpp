@@ -230,6 +230,25 @@ TEST_F(SpeechLoaderTest, ARecordingDamagedSinceIsNamedAndItsRowEmpty) {
   EXPECT_EQ(rows, utterances - 1);
 }
 
+// A talk as TED-LIUM has it: what is heard is the stretch that the line names, of the .sph file.
+TEST_F(SpeechLoaderTest, HearsTheStretchOfATalk) {
+  const std::vector<float> low = tone(1.0, 300, 8000), high = tone(0.8, 2000, 8000);
+  std::vector<float> talk = low;
+  talk.insert(talk.end(), high.begin(), high.end());
+  talk.insert(talk.end(), low.begin(), low.end());
+  write_sound(folder_ / "ted/sph/talk.sph", talk, 8000, SF_FORMAT_NIST | SF_FORMAT_PCM_16);
+  write_text(folder_ / "ted/stm/talk.stm", "talk S S 1.0 1.8 <o,f0,female> ab\n");
+  write_sound(folder_ / "high.wav", high, 8000);
+  const auto corpus = std::make_shared<const SpeechCorpus>(
+      std::vector<std::string>{folder_ / "ted"}, config_, 60.0, 1.0);
+  const SpeechBatch batch = SpeechLoader(corpus, config_, false).get(0);
+  ASSERT_TRUE(batch.damaged.empty());
+  const std::vector<float> expected =
+      speech_features({folder_ / "high.wav"}, 1.0, 8000, FilterBank(8000, 20));
+  ASSERT_EQ(batch.feature_lengths[0], static_cast<int32_t>(expected.size() / 20));
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.features.begin()));
+}
+
 TEST_F(SpeechLoaderTest, FeaturesOfWhatCannotBeHeardNameTheRecording) {
   write_sound(folder_ / "slow.wav", tone(30.0, 1, 20), 20);
   write_sound(folder_ / "brief.wav", tone(0.02, 300, 8000), 8000);

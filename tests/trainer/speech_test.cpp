@@ -69,6 +69,24 @@ TEST_F(SpeechRun, ResumesToTheSameBits) {
               slurp(checkpoint("other", 12) / "model.safetensors"));
 }
 
+TEST_F(SpeechRun, GoesOnAtOtherBatchesAndSaysWhy) {
+  train_well({"--set", "train.steps=2"});
+  const auto go_on = [&](const Words& more) {
+    const ProcessResult result = run(
+        "trainer", Words{"--config", "runs/small/config.yaml", "--resume", "auto", "--set"} + more);
+    EXPECT_EQ(result.exit_code, 0) << result.output();
+    return result.output();
+  };
+  EXPECT_THAT(go_on({"train.steps=3"}), Not(HasSubstr("goes on at other batches")));
+  EXPECT_THAT(go_on({"train.steps=4", "data.speech.batch_seconds=3"}),
+              HasSubstr("the checkpoint was trained with batch_seconds 4.0, this run has 3.0: it "
+                        "goes on at other batches"));
+  spill(folder() / "train.tsv", slurp(folder() / "train.tsv") + "sounds/0.wav\t0\t0\tbb\n");
+  const std::string output = go_on({"train.steps=5", "data.speech.batch_seconds=3"});
+  EXPECT_THAT(output, HasSubstr("the checkpoint was trained with utterances \""));
+  EXPECT_THAT(output, Not(HasSubstr("batch_seconds 4.0")));
+}
+
 // An error rate of nothing would be the best there is.
 TEST_F(SpeechRun, EvaluationOfNothingButDamagedRecordingsIsAnError) {
   write_sound((folder() / "cut.flac").string(), tone(1.0, 300, 8000), 8000,
