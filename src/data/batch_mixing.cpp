@@ -8,13 +8,13 @@ namespace {
 
 /// Calls change(own, other) for each row of `values` and what was `distance` rows before it; from
 /// the last row on, so that the last rows are kept and not all.
-template <typename T, typename Change>
-void for_each_pair(std::vector<T>& values, int64_t rows, int64_t distance, const Change& change) {
+template <typename Values, typename Change>
+void for_each_pair(Values& values, int64_t rows, int64_t distance, const Change& change) {
   const auto length = static_cast<std::ptrdiff_t>(values.size()) / std::max<int64_t>(1, rows);
   const int64_t apart = std::clamp<int64_t>(distance, 0, rows);
-  const std::vector<T> last(values.end() - apart * length, values.end());
+  const Values last(values.end() - apart * length, values.end());
   for (int64_t row = rows - 1; row >= 0; --row) {
-    T* own = values.data() + row * length;
+    auto* own = values.data() + row * length;
     change(own, row >= apart ? own - apart * length : last.data() + row * length, length);
   }
 }

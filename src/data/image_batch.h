@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/damaged_sample.h"
+#include "data/kept_memory.h"
 
 namespace sigtrain {
 
@@ -12,10 +13,11 @@ namespace sigtrain {
 struct ImageBatch {
   int64_t rows = 0;
   int64_t counted = 0;           // rows with a label
-  std::vector<uint8_t> images;   // [rows, size, size, channels]
+  KeptBytes images;              // [rows, size, size, channels]
   std::vector<int32_t> labels;   // [rows]
   std::vector<float> targets{};  // [rows, classes], or empty: the labels are what is learned
   std::vector<DamagedSample> damaged{};  // images in whose place others, or none, were taken
+  std::vector<std::vector<DamagedSample>> damaged_of_pieces{};  // while the batch is made
 };
 
 inline constexpr int32_t kNoLabel = -1;

@@ -29,6 +29,11 @@ DecodedPart read_named(const ImageSet& images, int64_t index, int64_t channels,
   }
 }
 
+int64_t bytes_of_image(const Config& config) {
+  const VisionConfig& vision = config.model.vision;
+  return vision.image_size * vision.image_size * vision.channels;
+}
+
 /// Each image takes and frees a megabyte: the allocator is to keep that, as the system would hand
 /// it out again page by page, zeroed, at a tenth of the loader's time.
 void keep_freed_memory() {
@@ -38,20 +43,54 @@ void keep_freed_memory() {
 #endif
 }
 
-void append(const Image& image, ImageBatch& batch) {
-  batch.images.insert(batch.images.end(), image.pixels.begin(), image.pixels.end());
+DamagedSample damaged_sample(const ImageSet& images, int64_t index, const DamagedImage& error) {
+  return {index, fmt::format("{}: {}", images.name(index), error.what())};
 }
 
-void note_damaged(const ImageSet& images, int64_t index, const DamagedImage& error,
-                  ImageBatch& batch) {
-  batch.damaged.push_back({index, fmt::format("{}: {}", images.name(index), error.what())});
-}
+/// Of a piece: enough that its making outlasts the taking of a lock, even of images of 32 x 32, and
+/// few enough that a batch has pieces for many threads.
+constexpr int64_t kRowsOfPiece = 16;
 
 }  // namespace
 
+BatchMaker<ImageBatch> ImageSource::maker(std::function<int64_t(int64_t)> number) const {
+  return {[this, number](int64_t step) { return begin(number(step)); }, pieces(),
+          [this, number](int64_t step, int64_t piece, ImageBatch& batch) {
+            make_piece(number(step), piece, batch);
+          },
+          [this, number](int64_t step, ImageBatch& batch) { finish(number(step), batch); }};
+}
+
+int64_t ImageRows::pieces() const { return (batch_ + kRowsOfPiece - 1) / kRowsOfPiece; }
+
+ImageBatch ImageRows::begin(int64_t /*number*/) const {
+  ImageBatch batch;
+  batch.rows = batch_;
+  batch.images.resize(static_cast<size_t>(batch_ * bytes_));
+  batch.labels.resize(static_cast<size_t>(batch_));
+  batch.damaged_of_pieces.resize(static_cast<size_t>(pieces()));
+  return batch;
+}
+
+void ImageRows::make_piece(int64_t number, int64_t piece, ImageBatch& batch) const {
+  const int64_t first = piece * kRowsOfPiece;
+  for (int64_t row = first; row < std::min(batch_, first + kRowsOfPiece); ++row) {
+    batch.labels[static_cast<size_t>(row)] =
+        make_row(number, row, batch.images.data() + row * bytes_,
+                 batch.damaged_of_pieces[static_cast<size_t>(piece)]);
+  }
+}
+
+void ImageRows::finish(int64_t number, ImageBatch& batch) const {
+  for (const std::vector<DamagedSample>& of_piece : batch.damaged_of_pieces)
+    batch.damaged.insert(batch.damaged.end(), of_piece.begin(), of_piece.end());
+  batch.counted = batch_ - std::count(batch.labels.begin(), batch.labels.end(), kNoLabel);
+  mix_rows(number, batch);
+}
+
 ShuffledImages::ShuffledImages(std::shared_ptr<const ImageSet> images, const Config& config)
-    : images_(std::move(images)),
-      batch_(config.train.micro_batch),
+    : ImageRows(config.train.micro_batch, bytes_of_image(config)),
+      images_(std::move(images)),
       channels_(config.model.vision.channels),
       classes_(config.model.vision.classes),
       size_(config.model.vision.image_size),
@@ -69,81 +108,70 @@ Image ShuffledImages::view(int64_t index, int64_t sample) const {
   return view_.make(part, random);
 }
 
-ImageBatch ShuffledImages::get(int64_t number) const {
-  ImageBatch batch;
-  batch.rows = batch.counted = batch_;
-  batch.images.reserve(static_cast<size_t>(batch_ * size_ * size_ * channels_));
+int32_t ShuffledImages::make_row(int64_t number, int64_t row, uint8_t* pixels,
+                                 std::vector<DamagedSample>& damaged) const {
   const int64_t count = images_->size();
-  for (int64_t row = 0; row < batch_; ++row) {
-    const int64_t sample = number * batch_ + row, place = sample / augment_.repeats;
-    const auto epoch = static_cast<uint64_t>(place / count);
-    const Permutation order(static_cast<uint64_t>(count), {seed_, kOrderStream}, epoch);
-    auto index = static_cast<int64_t>(order(static_cast<uint64_t>(place % count)));
-    for (int64_t tries = 1;; ++tries) {
-      try {
-        append(view(index, sample), batch);
-        break;
-      } catch (const DamagedImage& error) {
-        note_damaged(*images_, index, error, batch);
-        if (tries == count) {
-          throw Error("all of the {} images are damaged; the last: {}", count,
-                      batch.damaged.back().text);
-        }
-        index = (index + 1) % count;
+  const int64_t sample = number * batch_ + row, place = sample / augment_.repeats;
+  const auto epoch = static_cast<uint64_t>(place / count);
+  const Permutation order(static_cast<uint64_t>(count), {seed_, kOrderStream}, epoch);
+  auto index = static_cast<int64_t>(order(static_cast<uint64_t>(place % count)));
+  for (int64_t tries = 1;; ++tries) {
+    try {
+      const Image image = view(index, sample);
+      std::copy(image.pixels.begin(), image.pixels.end(), pixels);
+      return images_->label(index);
+    } catch (const DamagedImage& error) {
+      damaged.push_back(damaged_sample(*images_, index, error));
+      if (tries == count) {
+        throw Error("all of the {} images are damaged; the last: {}", count, damaged.back().text);
       }
+      index = (index + 1) % count;
     }
-    batch.labels.push_back(images_->label(index));
   }
+}
+
+void ShuffledImages::mix_rows(int64_t number, ImageBatch& batch) const {
   const bool mixes = augment_.mixup > 0.0 || augment_.cutmix > 0.0;
   if (mixes || label_smoothing_ > 0.0) make_targets(batch, classes_, label_smoothing_);
   SampleRandom random({seed_, kBatchStream}, number);
   mix_batch(augment_, {size_, size_}, random, batch);
-  return batch;
 }
 
 ImageEvaluation::ImageEvaluation(std::shared_ptr<const ImageSet> images, const Config& config)
-    : images_(std::move(images)),
-      batch_(config.train.micro_batch),
+    : ImageRows(config.train.micro_batch, bytes_of_image(config)),
+      images_(std::move(images)),
       channels_(config.model.vision.channels),
-      size_(config.model.vision.image_size),
       count_(images_->size()),
-      view_(config.data.image.eval_resize, size_) {
+      view_(config.data.image.eval_resize, config.model.vision.image_size) {
   if (config.eval.sequences > 0) count_ = std::min(count_, config.eval.sequences);
 }
 
-ImageBatch ImageEvaluation::get(int64_t number) const {
-  ImageBatch batch;
-  batch.rows = batch_;
-  batch.images.reserve(static_cast<size_t>(batch_ * size_ * size_ * channels_));
-  const Image black(size_, size_, channels_);
-  for (int64_t row = number * batch_; row < (number + 1) * batch_; ++row) {
-    int32_t label = kNoLabel;
-    if (row < count_) {
-      const int64_t index = row * images_->size() / count_;
-      try {
-        const DecodedPart part = read_named(*images_, index, channels_,
-                                            [&](ImageSize size) { return view_.choose(size); });
-        append(view_.make(part), batch);
-        label = images_->label(index);
-        ++batch.counted;
-      } catch (const DamagedImage& error) {
-        note_damaged(*images_, index, error, batch);
-      }
+int32_t ImageEvaluation::make_row(int64_t number, int64_t row, uint8_t* pixels,
+                                  std::vector<DamagedSample>& damaged) const {
+  const int64_t place = number * batch_ + row;
+  if (place < count_) {
+    const int64_t index = place * images_->size() / count_;
+    try {
+      const DecodedPart part = read_named(*images_, index, channels_,
+                                          [&](ImageSize size) { return view_.choose(size); });
+      const Image image = view_.make(part);
+      std::copy(image.pixels.begin(), image.pixels.end(), pixels);
+      return images_->label(index);
+    } catch (const DamagedImage& error) {
+      damaged.push_back(damaged_sample(*images_, index, error));
     }
-    if (label == kNoLabel) append(black, batch);
-    batch.labels.push_back(label);
   }
-  return batch;
+  std::fill_n(pixels, bytes_, uint8_t{0});
+  return kNoLabel;
 }
 
 SyntheticImages::SyntheticImages(const Config& config)
     : batch_(config.train.micro_batch),
-      bytes_(config.model.vision.image_size * config.model.vision.image_size *
-             config.model.vision.channels),
+      bytes_(bytes_of_image(config)),
       classes_(config.model.vision.classes),
       seed_(config.train.seed) {}
 
-ImageBatch SyntheticImages::get(int64_t number) const {
+ImageBatch SyntheticImages::begin(int64_t number) const {
   ImageBatch batch;
   batch.rows = batch.counted = batch_;
   batch.images.resize(static_cast<size_t>(batch_ * bytes_));

@@ -8,15 +8,18 @@
 
 namespace sigtrain {
 
-/// data.workers, or one for each of the `cores` there are for them, at most 16: each holds a batch,
-/// and 16 outrun a GPU.
+/// data.workers, or one for each of the `cores` there are for them, at most 16: each may
+/// hold a batch, and 16 outrun a GPU.
 inline int loader_threads(const DataConfig& data, int cores) {
   return data.workers > 0 ? static_cast<int>(data.workers) : std::clamp(cores, 1, 16);
 }
 
-/// data.prefetch steps of `batches` each, and as many batches as there are threads to make them.
-inline int64_t prefetch_depth(const DataConfig& data, int cores, int64_t batches) {
-  return std::max<int64_t>(data.prefetch * batches, loader_threads(data, cores));
+/// data.prefetch steps of `batches` each, and as many batches, each of `pieces`, as the threads
+/// make at once, and one more: else those that are done would wait for the slowest.
+inline int64_t prefetch_depth(const DataConfig& data, int cores, int64_t batches,
+                              int64_t pieces = 1) {
+  const int64_t at_once = (loader_threads(data, cores) + pieces - 1) / pieces;
+  return std::max<int64_t>(data.prefetch * batches, at_once + 1);
 }
 
 }  // namespace sigtrain

@@ -93,8 +93,9 @@ LabelledImages ImageClassification::rows(int64_t begin, int64_t end, bool with_t
 void ImageClassification::begin_step(Ops& ops, int64_t step) {
   const int64_t first = step * micro_steps();
   if (!prefetcher_ || prefetcher_->step() != first) {
-    prefetcher_.emplace([this](int64_t own) { return train_->get(global_number(own)); }, first,
-                        prefetch_depth(config_.data, group().cores(), micro_steps()),
+    const auto maker = train_->maker([this](int64_t own) { return global_number(own); });
+    prefetcher_.emplace(maker, first,
+                        prefetch_depth(config_.data, group().cores(), micro_steps(), maker.pieces),
                         loader_threads(config_.data, group().cores()));
   }
   std::vector<DamagedSample> damaged;
@@ -138,11 +139,11 @@ LossReport ImageClassification::evaluate(Context& context) {
   context.ops.fill(sums_, 0.0);
   // Rank r takes batches r, r + ranks, ...: how many there are need not divide.
   const int64_t ranks = group().size(), rank = group().rank();
-  Prefetcher<ImageBatch> batches(
-      [this, ranks, rank](int64_t own) { return validation_->get(own * ranks + rank); }, 0,
-      prefetch_depth(config_.data, group().cores(), 1),
-      loader_threads(config_.data, group().cores()),
-      (validation_->batches() - rank + ranks - 1) / ranks);
+  const auto maker = validation_->maker([=](int64_t own) { return own * ranks + rank; });
+  Prefetcher<ImageBatch> batches(maker, 0,
+                                 prefetch_depth(config_.data, group().cores(), 1, maker.pieces),
+                                 loader_threads(config_.data, group().cores()),
+                                 (validation_->batches() - rank + ranks - 1) / ranks);
   std::vector<DamagedSample> damaged;
   while (const std::optional<ImageBatch> next = batches.next()) {
     context.ops.upload(batch.images, next->images.data());
