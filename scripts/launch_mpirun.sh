@@ -38,10 +38,6 @@ if [ -z "$ranks" ]; then
   fi
 fi
 
-# Each rank's share of the cores, which load data and feed its GPU.
-on_this_machine=$((gpus > 0 && ranks > gpus ? gpus : ranks))
-threads=$(($(nproc) / on_this_machine))
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
 # Threads that wait must not spin on a core that another rank needs.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}

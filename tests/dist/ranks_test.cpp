@@ -407,13 +407,16 @@ TEST_F(Ranks, AllStopAtTheStepInWhichOneIsToldTo) {
 /// scripts/launch_mpirun.sh -n 2, in a project that has nothing but it and the trainer.
 class LaunchScript : public Ranks {
  protected:
-  std::unique_ptr<Process> launch_by_script(const Words& arguments) const {
+  void SetUp() override {
+    Ranks::SetUp();
     fs::create_directories(folder() / "build");
     fs::create_directories(folder() / "scripts");
     fs::create_symlink(trainer(), folder() / "build/trainer");
     for (const std::string name : {"launch_mpirun.sh", "common.sh"})
       fs::create_symlink(fs::path(SIGTRAIN_SOURCE_DIR) / "scripts" / name,
                          folder() / "scripts" / name);
+  }
+  std::unique_ptr<Process> launch_by_script(const Words& arguments) const {
     return std::make_unique<Process>(
         Words{"scripts/launch_mpirun.sh", "-n", "2", "small.yaml", "--device", "cpu"} + arguments,
         folder(), std::map<std::string, std::string>{{"OMPI_MCA_rmaps_base_oversubscribe", "1"}});
@@ -428,6 +431,29 @@ TEST_F(LaunchScript, EndsWhenTheRanksRefuse) {
   EXPECT_EQ(result.exit_code, 2) << result.output();
   EXPECT_THAT(result.output(), HasSubstr("set train.micro_batch=2, or another divisor of 6"));
   EXPECT_LT(took.count(), 30.0);
+}
+
+TEST_F(LaunchScript, LeavesTheCoresOfEachMachineToItsRanks) {
+  // In mpirun's place, a program that tells what it was started with.
+  fs::create_directory(folder() / "bin");
+  spill(folder() / "bin/mpirun",
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'Open MPI' && exit\necho \"args: $*\"\nenv\n");
+  fs::permissions(folder() / "bin/mpirun", fs::perms::owner_all);
+  const auto started_with = [&](const Words& variables) {
+    const Words words = Words{"/usr/bin/env", "-u", "OMP_NUM_THREADS"} +
+                        Words{"PATH=" + (folder() / "bin").string() + ":" + std::getenv("PATH")} +
+                        variables +
+                        Words{"scripts/launch_mpirun.sh", "--hosts", "a:8,b:8", "small.yaml"};
+    const ProcessResult result = Process(words, folder()).wait();
+    EXPECT_EQ(result.exit_code, 0) << result.output();
+    return result.out;
+  };
+  // A number would be one for all machines, and keep the trainer from counting each one's cores.
+  EXPECT_THAT(started_with({}),
+              AllOf(HasSubstr("args: -np 16 "), HasSubstr("--host a:8,b:8"),
+                    HasSubstr("-x OMP_WAIT_POLICY"), Not(HasSubstr("OMP_NUM_THREADS"))));
+  EXPECT_THAT(started_with({"OMP_NUM_THREADS=3"}),
+              AllOf(HasSubstr("-x OMP_NUM_THREADS"), HasSubstr("\nOMP_NUM_THREADS=3\n")));
 }
 
 TEST_F(LaunchScript, StopsTheRanksWithACheckpoint) {
