@@ -15,10 +15,12 @@ inline int loader_threads(const DataConfig& data, int cores) {
 }
 
 /// data.prefetch steps of `batches` each, and as many batches, each of `pieces`, as the threads
-/// make at once, and one more: else those that are done would wait for the slowest.
+/// make at once, and one more: else those that are done would wait for the slowest. A batch without
+/// pieces is made by one thread.
 inline int64_t prefetch_depth(const DataConfig& data, int cores, int64_t batches,
                               int64_t pieces = 1) {
-  const int64_t at_once = (loader_threads(data, cores) + pieces - 1) / pieces;
+  const int64_t makers = std::max<int64_t>(1, pieces);
+  const int64_t at_once = (loader_threads(data, cores) + makers - 1) / makers;
   return std::max<int64_t>(data.prefetch * batches, at_once + 1);
 }
 

@@ -42,6 +42,12 @@ TEST_F(ImageRun, TrainsJudgesAndRecordsWhatItDid) {
                                      HasSubstr("averaged weights"), Not(HasSubstr("perplexity"))));
 }
 
+TEST_F(ImageRun, TrainsOnSyntheticImages) {
+  train_well({"--set", "data.source=synthetic", "data.train=[]", "data.validation=[]",
+              "model.vision.classes=3", "eval.every=0", "train.steps=3"});
+  EXPECT_EQ(metrics("small").back()["step"], 3);
+}
+
 TEST_F(ImageRun, GivesTheSameBitsForAnyNumberOfThreads) {
   train_well({});
   train_well({"--set", "run.dir=runs/more", "data.workers=5", "data.prefetch=1"}, 3);
