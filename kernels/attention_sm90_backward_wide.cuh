@@ -53,7 +53,7 @@
 
 namespace sigtrain::kernels {
 
-/// What both passes have in common: boxes of 64 rows come and go.
+/// What both passes have in common: tiles arrive as boxes of 64 rows.
 struct WideTilingSm90 {
   static constexpr int head_dim = 192, panels = head_dim / 64;
   static constexpr int box_panel = 64 * 128, box_bytes = panels * box_panel;
