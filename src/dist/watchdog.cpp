@@ -15,12 +15,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
-#include <iterator>
 #include <random>
 #include <sstream>
 #include <system_error>
+#include <utility>
 
 #include "core/log.h"
 #include "dist/process_group.h"
@@ -32,7 +34,7 @@ constexpr double kProbePatience = 3.0;  // seconds
 constexpr double kTellingTime = 2.0;    // seconds
 constexpr size_t kLongestText = 1 << 16;
 
-enum Kind : int32_t { hello = 1, heartbeat, failed, done };
+enum Kind : int32_t { hello = 1, welcome, heartbeat, failed, done };
 
 /// What goes before the text of every message. All ranks run the same program, so bytes are as they
 /// are in memory.
@@ -68,17 +70,41 @@ void set_up_socket(int socket) {
   ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof(second));
 }
 
+/// The header without text that comes next, of this run and kind; nothing if another or none comes
+/// within `seconds`.
+std::optional<Header> receive(int socket, double seconds, uint64_t token, int kind) {
+  timeval patience{};
+  patience.tv_sec = static_cast<time_t>(seconds);
+  patience.tv_usec = static_cast<suseconds_t>((seconds - std::floor(seconds)) * 1e6);
+  ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  Header header{};
+  if (::recv(socket, &header, sizeof(header), MSG_WAITALL) != sizeof(header)) return {};
+  if (header.token != token || header.kind != kind || header.length != 0) return {};
+  return header;
+}
+
+/// An address that other machines may know this one by; empty for any other.
+std::string text_of(const sockaddr* address) {
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address && address->sa_family == AF_INET) {
+    const in_addr& ip = reinterpret_cast<const sockaddr_in*>(address)->sin_addr;
+    if (ntohl(ip.s_addr) >> 24 != IN_LOOPBACKNET) ::inet_ntop(AF_INET, &ip, text, sizeof(text));
+  } else if (address && address->sa_family == AF_INET6) {
+    const in6_addr& ip = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
+    if (!IN6_IS_ADDR_LOOPBACK(&ip) && !IN6_IS_ADDR_LINKLOCAL(&ip))
+      ::inet_ntop(AF_INET6, &ip, text, sizeof(text));
+  }
+  return text;
+}
+
 /// Addresses of this machine that others may reach it by; the loopback last, for ranks on it.
 std::vector<std::string> own_addresses() {
   std::vector<std::string> addresses;
   ifaddrs* all = nullptr;
   if (::getifaddrs(&all) == 0) {
     for (const ifaddrs* one = all; one; one = one->ifa_next) {
-      if (!one->ifa_addr || one->ifa_addr->sa_family != AF_INET) continue;
-      char text[INET_ADDRSTRLEN] = {};
-      const auto* ip = reinterpret_cast<const sockaddr_in*>(one->ifa_addr);
-      ::inet_ntop(AF_INET, &ip->sin_addr, text, sizeof(text));
-      if (std::string(text).rfind("127.", 0) != 0) addresses.emplace_back(text);
+      if (std::string text = text_of(one->ifa_addr); !text.empty())
+        addresses.push_back(std::move(text));
     }
     ::freeifaddrs(all);
   }
@@ -86,17 +112,42 @@ std::vector<std::string> own_addresses() {
   return addresses;
 }
 
+/// A socket that listens on all addresses, of IPv4 alone where the machine has no IPv6, at a free
+/// port, which it sets; -1 if it cannot.
+int listen_everywhere(int backlog, uint16_t& port) {
+  for (const int family : {AF_INET6, AF_INET}) {
+    const int socket = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (socket < 0) continue;
+    const int off = 0;
+    if (family == AF_INET6) ::setsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    // Zeros are any address and a free port of either family, whose ports are at the same place.
+    static_assert(offsetof(sockaddr_in6, sin6_port) == offsetof(sockaddr_in, sin_port));
+    sockaddr_in6 any{};
+    any.sin6_family = static_cast<sa_family_t>(family);
+    auto* address = reinterpret_cast<sockaddr*>(&any);
+    socklen_t length = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+    if (::bind(socket, address, length) == 0 && ::listen(socket, backlog) == 0 &&
+        ::getsockname(socket, address, &length) == 0) {
+      port = ntohs(any.sin6_port);
+      return socket;
+    }
+    ::close(socket);
+  }
+  return -1;
+}
+
 /// A connection within `seconds`, or -1.
 int connect_within(const std::string& address, uint16_t port, double seconds) {
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(port);
-  if (::inet_pton(AF_INET, address.c_str(), &to.sin_addr) != 1) return -1;
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (socket < 0) return -1;
+  addrinfo hints{}, *to = nullptr;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  hints.ai_socktype = SOCK_STREAM;
+  if (::getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &to) != 0) return -1;
+  const int socket = ::socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   int error = 0;
-  if (::connect(socket, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) {
-    error = errno;
+  if (socket >= 0 && ::connect(socket, to->ai_addr, to->ai_addrlen) != 0) error = errno;
+  ::freeaddrinfo(to);
+  if (socket < 0) return -1;
+  if (error != 0) {
     if (error == EINPROGRESS) {
       pollfd writable{socket, POLLOUT, 0};
       socklen_t length = sizeof(error);
@@ -158,20 +209,13 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::listen_and_accept(const std::function<std::string(const std::string&)>& broadcast) {
-  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  any.sin_addr.s_addr = htonl(INADDR_ANY);
-  socklen_t length = sizeof(any);
-  if (listener < 0 || ::bind(listener, reinterpret_cast<sockaddr*>(&any), sizeof(any)) != 0 ||
-      ::listen(listener, std::max(ranks_, 16)) != 0 ||
-      ::getsockname(listener, reinterpret_cast<sockaddr*>(&any), &length) != 0) {
-    throw Error("rank 0 cannot listen for the other ranks: {}", system_reason());
-  }
+  uint16_t port = 0;
+  const int listener = listen_everywhere(std::max(ranks_, 16), port);
+  if (listener < 0) throw Error("rank 0 cannot listen for the other ranks: {}", system_reason());
   std::random_device random;
   const uint64_t token = uint64_t{random()} << 32 | random();
-  std::string where = fmt::format("{} {}", token, ntohs(any.sin_port));
-  for (const std::string& address : own_addresses()) where += " " + address;
+  std::string where = std::to_string(token);
+  for (const std::string& address : own_addresses()) where += fmt::format(" {} {}", address, port);
   broadcast(where);
 
   const double deadline = now_seconds() + options_.connect;
@@ -188,18 +232,17 @@ void Watchdog::listen_and_accept(const std::function<std::string(const std::stri
     const int socket = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
     if (socket < 0) continue;
     set_up_socket(socket);
-    // A stranger that says nothing must not keep the ranks waiting.
-    const timeval patience{5, 0};
-    ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    Header header{};
-    const bool is_ours = ::recv(socket, &header, sizeof(header), MSG_WAITALL) == sizeof(header) &&
-                         header.token == token && header.kind == hello && header.length == 0 &&
-                         header.rank > 0 && header.rank < ranks_;
-    if (!is_ours) {
+    // A stranger that says nothing must not keep the ranks waiting; and a rank that lost patience
+    // meanwhile, and will connect again, does not count.
+    const std::optional<Header> first = receive(socket, options_.answer, token, hello);
+    Peer peer{socket, first ? first->rank : 0, token, 0.0, false, {}};
+    const bool is_rank = peer.rank > 0 && peer.rank < ranks_;
+    if (is_rank) send(peer, welcome, peer.rank, "");
+    if (!is_rank || !receive(socket, options_.answer, token, hello)) {
       ::close(socket);
       continue;
     }
-    peers_.push_back({socket, header.rank, token, 0.0, false, {}});
+    peers_.push_back(peer);
   }
   ::close(listener);
 }
@@ -207,26 +250,38 @@ void Watchdog::listen_and_accept(const std::function<std::string(const std::stri
 void Watchdog::connect_to_root(const std::function<std::string(const std::string&)>& broadcast) {
   std::istringstream where(broadcast(""));
   uint64_t token = 0;
-  uint16_t port = 0;
-  where >> token >> port;
-  const std::vector<std::string> addresses{std::istream_iterator<std::string>(where), {}};
+  where >> token;
+  std::vector<std::pair<std::string, uint16_t>> places;
+  for (auto [address, port] = std::pair<std::string, uint16_t>(); where >> address >> port;)
+    places.emplace_back(address, port);
   const double deadline = now_seconds() + options_.connect;
-  int socket = -1;
-  while (socket < 0 && now_seconds() < deadline) {
-    for (const std::string& address : addresses) {
-      socket = connect_within(address, port, 5.0);
-      if (socket >= 0) break;
+  while (now_seconds() < deadline) {
+    for (const auto& [address, port] : places) {
+      if (greet(connect_within(address, port, options_.answer), token)) return;
     }
-    if (socket < 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
-  if (socket < 0) {
-    std::string tried;
-    for (const std::string& address : addresses) tried += " " + address;
-    throw Error("cannot reach rank 0 at port {} of{}: open it between the machines of the run",
-                port, tried);
+  std::string tried;
+  for (const auto& [address, port] : places)
+    tried += fmt::format("{}{} port {}", tried.empty() ? "" : ", ", address, port);
+  throw Error("cannot reach rank 0 at any of {}: open the port between the machines of the run",
+              tried);
+}
+
+bool Watchdog::greet(int socket, uint64_t token) {
+  if (socket < 0) return false;
+  Peer root{socket, 0, token, 0.0, false, {}};
+  send(root, hello, rank_, "");
+  // An address of rank 0's may be another machine's too, where anything may listen at that port.
+  // Rank 0 may have to lose patience with a stranger first.
+  const std::optional<Header> answer = receive(socket, 2.0 * options_.answer, token, welcome);
+  if (!answer || answer->rank != rank_) {
+    ::close(socket);
+    return false;
   }
-  peers_.push_back({socket, 0, token, 0.0, false, {}});
-  send(peers_[0], hello, rank_, "");
+  send(root, hello, rank_, "");
+  peers_.push_back(root);
+  return true;
 }
 
 void Watchdog::wake() {

@@ -20,6 +20,7 @@ struct WatchdogOptions {
   double silence = 15.0;   // seconds without one after which a rank counts as lost
   double grace = 5.0;      // seconds for the program to end by itself once a rank has failed
   double connect = 60.0;   // seconds for all ranks to connect at the start
+  double answer = 5.0;     // seconds for a new connection to prove that it is of this run
 };
 
 class Watchdog {
@@ -55,6 +56,8 @@ class Watchdog {
 
   void listen_and_accept(const std::function<std::string(const std::string&)>& broadcast);
   void connect_to_root(const std::function<std::string(const std::string&)>& broadcast);
+  /// Makes the connection the one to rank 0 if rank 0 answers; else closes it. -1: there is none.
+  bool greet(int socket, uint64_t token);
   void run();
   void read_from(Peer& peer);
   void handle(Peer& peer, int kind, int rank, const std::string& text);

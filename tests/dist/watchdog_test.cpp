@@ -3,12 +3,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <functional>
+#include <sstream>
+#include <stdexcept>
 #include <vector>
 
 #include "../file_testing.h"
@@ -19,7 +23,8 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr WatchdogOptions kQuick{.heartbeat = 0.1, .silence = 3.0, .grace = 1.0, .connect = 20.0};
+constexpr WatchdogOptions kQuick{
+    .heartbeat = 0.1, .silence = 3.0, .grace = 1.0, .connect = 20.0, .answer = 0.5};
 constexpr int kEndedWell = 10, kKnewOfFailure = 11;
 
 void pause_for(double seconds) {
@@ -56,7 +61,7 @@ class WatchdogTest : public testing::Test {
           return text;
         }
         if (::read(pipes[rank][0], buffer, sizeof(buffer) - 1) <= 0) ::_exit(1);
-        return std::string(buffer);
+        return reroute_ ? reroute_(buffer) : buffer;
       };
       int code = 1;
       {
@@ -83,6 +88,9 @@ class WatchdogTest : public testing::Test {
 
   void send(int rank, int signal) { ::kill(ranks_[static_cast<size_t>(rank)], signal); }
 
+  /// For another start(), once all ranks of the last one have ended.
+  void forget_ranks() { ranks_.clear(); }
+
   /// The exit code of a rank, or minus the signal that ended it.
   int end_of(int rank) {
     int status = 0;
@@ -96,6 +104,10 @@ class WatchdogTest : public testing::Test {
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   }
+
+  /// Changes what ranks are told of the places where rank 0 listens: its token, and addresses each
+  /// with a port.
+  std::function<std::string(const std::string&)> reroute_;
 
   /// Looks for a failure of `culprit` for `seconds`.
   static int look_for_failure(Watchdog& watchdog, const std::string& expected,
@@ -194,6 +206,98 @@ TEST_F(WatchdogTest, ARankThatIsSlowIsNot) {
   pause_for(1.0);
   send(1, SIGCONT);
   for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
+/// What happens to listen where a rank looks for rank 0, on this machine.
+class Stranger {
+ public:
+  /// Sends back what it hears, if it `echoes`.
+  explicit Stranger(bool echoes) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address);
+    auto* any = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(listener_, any, length) != 0 || ::listen(listener_, 8) != 0 ||
+        ::getsockname(listener_, any, &length) != 0)
+      throw std::runtime_error("cannot listen");
+    port_ = ntohs(address.sin_port);
+    if (!echoes) return;  // the kernel accepts
+    echo_ = ::fork();
+    if (echo_ == 0) ::alarm(60);  // should this program not get to end it
+    while (echo_ == 0) {
+      const int heard = ::accept(listener_, nullptr, nullptr);
+      char buffer[256];
+      ssize_t count = 0;
+      while ((count = ::recv(heard, buffer, sizeof(buffer), 0)) > 0)
+        if (::send(heard, buffer, static_cast<size_t>(count), MSG_NOSIGNAL) < 0) break;
+      ::close(heard);
+    }
+  }
+  ~Stranger() {
+    if (echo_ > 0) {
+      ::kill(echo_, SIGKILL);
+      ::waitpid(echo_, nullptr, 0);
+    }
+    ::close(listener_);
+  }
+  Stranger(const Stranger&) = delete;
+  Stranger& operator=(const Stranger&) = delete;
+  /// Puts it in front of the places where rank 0 listens.
+  std::string before(const std::string& where) const {
+    const size_t token = where.find(' ');
+    return fmt::format("{} 127.0.0.1 {}{}", where.substr(0, token), port_, where.substr(token));
+  }
+
+ private:
+  int listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  uint16_t port_ = 0;
+  pid_t echo_ = -1;
+};
+
+TEST_F(WatchdogTest, WhoDoesNotAnswerAsRankZeroIsPassedOver) {
+  for (const bool echoes : {false, true}) {
+    const Stranger stranger(echoes);
+    reroute_ = [&](const std::string& where) { return stranger.before(where); };
+    forget_ranks();
+    start(2, [](int, Watchdog&) { return kEndedWell; });
+    for (const int rank : {0, 1}) EXPECT_EQ(end_of(rank), kEndedWell) << rank << echoes;
+  }
+}
+
+TEST_F(WatchdogTest, AStrangerAtRankZerosPortIsPassedOver) {
+  // A connection that says nothing comes before the rank's own.
+  reroute_ = [](const std::string& where) {
+    std::istringstream text(where);
+    std::string token, address;
+    uint16_t port = 0;
+    text >> token >> address >> port;
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int silent = ::socket(AF_INET, SOCK_STREAM, 0);
+    if (::connect(silent, reinterpret_cast<sockaddr*>(&to), sizeof(to)) != 0) ::_exit(15);
+    return where;
+  };
+  start(3, [](int, Watchdog&) { return kEndedWell; });
+  for (const int rank : {0, 1, 2}) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
+TEST_F(WatchdogTest, RanksMeetByIpv6) {
+  sockaddr_in6 loopback{};
+  loopback.sin6_family = AF_INET6;
+  loopback.sin6_addr = in6addr_loopback;
+  const int socket = ::socket(AF_INET6, SOCK_STREAM, 0);
+  const bool has_ipv6 =
+      socket >= 0 && ::bind(socket, reinterpret_cast<sockaddr*>(&loopback), sizeof(loopback)) == 0;
+  ::close(socket);
+  if (!has_ipv6) GTEST_SKIP() << "this machine has no IPv6";
+  reroute_ = [](const std::string& where) {
+    return where.substr(0, where.find(' ')) + " ::1" + where.substr(where.rfind(' '));
+  };
+  start(3, [](int, Watchdog&) { return kEndedWell; });
+  for (const int rank : {0, 1, 2}) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
 }
 
 TEST_F(WatchdogTest, AStoppedRunGoesOn) {
