@@ -208,6 +208,15 @@ TEST_F(WatchdogTest, ARankThatIsSlowIsNot) {
   for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
 }
 
+// In one long call, for longer than silence is taken for death.
+TEST_F(WatchdogTest, ARankWhoseProgramIsBusyIsWaitedFor) {
+  start(3, [](int rank, Watchdog& watchdog) {
+    if (rank < 2) pause_for(4.0);
+    return look_for_failure(watchdog, "", rank < 2 ? 0.1 : 4.1);
+  });
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
 /// What happens to listen where a rank looks for rank 0, on this machine.
 class Stranger {
  public:
