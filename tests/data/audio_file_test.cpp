@@ -106,28 +106,21 @@ TEST(AudioFile, BadFilesAreNamed) {
               HasSubstr("months.flac: damaged: 4000 of 68719476735 samples"));
 }
 
-// libsndfile keeps one reason for all threads.
+// libsndfile keeps one reason for all threads. Without a lock a few of so many are
+// another's.
 TEST(AudioFile, EachBadFileHasItsOwnReasonAmongThreads) {
   const TemporaryFolder folder;
   write_text(folder / "text.wav", "RIFF this is no recording");
-  write_sound(folder / "good.wav", tone(0.1, 440, 8000), 8000);
-  const auto reason = [&](const std::string& name) {
-    try {
-      audio_info(folder / name);
-      return std::string("good");
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-  };
-  const char* const names[] = {"text.wav", "missing.wav", "good.wav"};
-  const std::string alone[] = {reason(names[0]), reason(names[1]), reason(names[2])};
-  EXPECT_THAT(alone[1], HasSubstr("No such file"));
+  const std::string paths[] = {folder / "text.wav", folder / "missing.wav"};
+  const auto reason = [&](size_t i) { return message_of<Error>([&] { audio_info(paths[i]); }); };
+  const std::string alone[] = {reason(0), reason(1)};
   EXPECT_THAT(alone[0], Not(HasSubstr("No such file")));
+  EXPECT_THAT(alone[1], HasSubstr("No such file"));
   std::atomic<int> wrong = 0;
   std::vector<std::thread> threads;
-  for (size_t t = 0; t < 6; ++t) {
+  for (size_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      for (int i = 0; i < 300; ++i) wrong += reason(names[t % 3]) != alone[t % 3];
+      for (int i = 0; i < 20000; ++i) wrong += reason(t % 2) != alone[t % 2];
     });
   }
   for (std::thread& thread : threads) thread.join();
