@@ -1,7 +1,5 @@
 #include "data/image_decoder.h"
 
-#include <png.h>
-
 #include <algorithm>
 #include <cmath>
 #include <csetjmp>
@@ -10,17 +8,10 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "data/png_decoder.h"
+
 namespace sigtrain {
 namespace {
-
-/// A file may claim any size; this is far above any photograph's.
-constexpr int64_t kMostPixels = int64_t{1} << 28;
-
-void check_size(ImageSize size) {
-  if (size.height < 1 || size.width < 1) throw DamagedImage("it has no pixels");
-  if (size.height > kMostPixels / size.width)
-    throw DamagedImage("it claims {} x {} pixels", size.width, size.height);
-}
 
 // ---- JPEG. libjpeg reports errors by jumping out of its functions: between setjmp and the last
 // call no object with a destructor may come to life.
@@ -153,39 +144,19 @@ class JpegDecoder {
   JpegErrors errors_{};
 };
 
-// ---- PNG
-
-/// Releases what libpng holds of an image, whatever happens.
-struct PngImage : png_image {
-  PngImage() : png_image{} { version = PNG_IMAGE_VERSION; }
-  ~PngImage() { png_image_free(this); }
-  PngImage(const PngImage&) = delete;
-  PngImage& operator=(const PngImage&) = delete;
-
-  /// In libpng's words; a warning is none.
-  void check(int result) const {
-    if (!result || PNG_IMAGE_FAILED(*this)) throw DamagedImage("{}", message);
-  }
-};
-
-DecodedPart decode_png(std::string_view bytes, int64_t channels, const ChoosePart& choose) {
-  PngImage png;
-  png.check(png_image_begin_read_from_memory(&png, bytes.data(), bytes.size()));
-  const ImageSize size{png.height, png.width};
-  check_size(size);
-  const Part part = choose(size);
-  png.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
-  Image image(size.height, size.width, channels);
-  const png_color black{0, 0, 0};  // behind what is transparent
-  png.check(png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr));
-  return {std::move(image), part.box, part.out};
-}
-
 bool starts_with(std::string_view bytes, std::string_view signature) {
   return bytes.substr(0, signature.size()) == signature;
 }
 
 }  // namespace
+
+void check_size(ImageSize size) {
+  // A file may claim any size; this is far above any photograph's.
+  constexpr int64_t most_pixels = int64_t{1} << 28;
+  if (size.height < 1 || size.width < 1) throw DamagedImage("it has no pixels");
+  if (size.height > most_pixels / size.width)
+    throw DamagedImage("it claims {} x {} pixels", size.width, size.height);
+}
 
 DecodedPart decode_part(std::string_view bytes, int64_t channels, const ChoosePart& choose) {
   if (starts_with(bytes, "\xFF\xD8\xFF")) {

@@ -36,6 +36,9 @@ struct DecodedPart {
 /// of the work of a large one, and only the blocks around it. Throws DamagedImage.
 DecodedPart decode_part(std::string_view bytes, int64_t channels, const ChoosePart& choose);
 
+/// Throws DamagedImage if a file's header claims a size that no image has.
+void check_size(ImageSize size);
+
 /// Decodes all of it at full size.
 Image decode_image(std::string_view bytes, int64_t channels);
 

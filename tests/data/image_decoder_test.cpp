@@ -30,6 +30,30 @@ TEST(ImageDecoder, ReadsPngsExactly) {
   }
 }
 
+// As Pillow does: the upper of 16 bits, and no heed to what a file says of its gamma. Interlaced
+// too.
+TEST(ImageDecoder, TakesThePngsNumbersForLevels) {
+  for (const int64_t channels : {1, 3}) {
+    const Image image = smooth_image(13, 29, channels);
+    for (const int bits : {8, 16}) {
+      for (const double gamma : {0.0, 1.0, 0.45455, 0.3}) {
+        EXPECT_EQ(decode_image(png_of_bits(image, bits, gamma), channels).pixels, image.pixels)
+            << bits << " bits, gamma " << gamma;
+      }
+    }
+  }
+}
+
+// Pillow's convert("L"); and half of a level that is half transparent.
+TEST(ImageDecoder, MixesAPngsChannels) {
+  Image colour(1, 3, 3);
+  colour.pixels = {255, 0, 0, 0, 255, 0, 0, 10, 255};
+  EXPECT_THAT(decode_image(png_of(colour), 1).pixels, testing::ElementsAre(76, 150, 35));
+  Image half(1, 1, 4);
+  half.pixels = {200, 100, 0, 128};
+  EXPECT_THAT(decode_image(png_of(half), 3).pixels, testing::ElementsAre(100, 50, 0));
+}
+
 // Quality 95 of smooth colours: quantisation steps of one to five levels, of which few add up, and
 // colours kept at half the resolution.
 TEST(ImageDecoder, ReadsJpegs) {

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "data/image.h"
 // It needs size_t and FILE.
@@ -73,6 +74,39 @@ inline std::string png_of(const Image& image) {
   std::string bytes(size, '\0');
   png_image_write_to_memory(&png, bytes.data(), &size, 0, image.pixels.data(), 0, nullptr);
   bytes.resize(size);
+  return bytes;
+}
+
+/// Grey or colours of 8 or 16 bits: level v of the image becomes v, or 256 v + 255 - v. `gamma`
+/// above 0 is written into the file (gAMA).
+inline std::string png_of_bits(const Image& image, int bits, double gamma) {
+  std::string bytes;
+  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
+  png_infop info = png_create_info_struct(png);
+  png_set_write_fn(
+      png, &bytes,
+      [](png_structp file, png_bytep data, size_t count) {
+        static_cast<std::string*>(png_get_io_ptr(file))
+            ->append(reinterpret_cast<char*>(data), count);
+      },
+      [](png_structp) {});
+  png_set_IHDR(png, info, static_cast<png_uint_32>(image.width),
+               static_cast<png_uint_32>(image.height), bits,
+               image.channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_ADAM7,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (gamma > 0.0) png_set_gAMA(png, info, gamma);
+  png_write_info(png, info);
+  const int64_t row_bytes = image.width * image.channels * bits / 8;
+  std::vector<uint8_t> levels;
+  for (const uint8_t level : image.pixels) {
+    levels.push_back(level);
+    if (bits == 16) levels.push_back(static_cast<uint8_t>(255 - level));
+  }
+  std::vector<png_bytep> rows;
+  for (int64_t y = 0; y < image.height; ++y) rows.push_back(levels.data() + y * row_bytes);
+  png_write_image(png, rows.data());
+  png_write_end(png, info);
+  png_destroy_write_struct(&png, &info);
   return bytes;
 }
 
