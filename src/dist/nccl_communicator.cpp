@@ -27,9 +27,6 @@ ncclDataType_t type_of(DType dtype) {
 // How long abort() waits for a call of NCCL to return. One that does not (it connects to a rank
 // that is gone) ends with the process, when the group's patience does.
 constexpr auto kCallPatience = std::chrono::seconds(2);
-// The most thread blocks of an exchange, which take multiprocessors from the kernels beside it.
-// Undefined: as many as NCCL finds best for the exchange alone. NCCL_MAX_CTAS overrides it.
-constexpr int kMaxCtas = NCCL_CONFIG_UNDEF_INT;
 // How long an error of NCCL waits for the news of a rank that is gone.
 constexpr auto kNewsPatience = std::chrono::seconds(1);
 
@@ -81,9 +78,7 @@ NcclCommunicator::NcclCommunicator(ProcessGroup& group, CudaOps& ops)
   check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest),
              "creating a stream");
   check_cuda(cudaEventCreateWithFlags(&computed_, cudaEventDisableTiming), "creating an event");
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.maxCTAs = kMaxCtas;
-  check_nccl(ncclCommInitRankConfig(&communicator_, group.size(), id, group.rank(), &config),
+  check_nccl(ncclCommInitRank(&communicator_, group.size(), id, group.rank()),
              "connecting the GPUs");
   group.watch([this] { abort(); }, [this] { return asynchronous_error(); });
 }
