@@ -4,6 +4,7 @@
 #include <cmath>
 #include <csetjmp>
 #include <cstdio>
+#include <vector>
 // After cstdio, whose FILE it needs.
 #include <jerror.h>
 #include <jpeglib.h>
@@ -57,6 +58,7 @@ class JpegDecoder {
 
   void read_header(std::string_view bytes) {
     const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+    has_end_ = has_end_marker(bytes);
     call([&] {
       jpeg_mem_src(&info_, data, bytes.size());
       jpeg_read_header(&info_, TRUE);
@@ -93,10 +95,21 @@ class JpegDecoder {
       JSAMPROW row = image.row(info_.output_scanline - first_row);
       call([&] { jpeg_read_scanlines(&info_, &row, 1); });
     }
-    if (end_row == info_.output_height) {
-      call([&] { jpeg_finish_decompress(&info_); });
-    } else {
+    // What lies below the part is not looked at, unless the file may have been cut off there. A
+    // skip to the very end would not look either.
+    if (end_row < info_.output_height && has_end_) {
       jpeg_abort_decompress(&info_);
+    } else {
+      std::vector<JSAMPLE> last_row(static_cast<size_t>(info_.output_width) *
+                                    static_cast<size_t>(components));
+      JSAMPROW row = last_row.data();
+      call([&] {
+        if (end_row < info_.output_height) {
+          jpeg_skip_scanlines(&info_, info_.output_height - end_row - 1);
+          jpeg_read_scanlines(&info_, &row, 1);
+        }
+        jpeg_finish_decompress(&info_);
+      });
     }
     if (inks) image = from_inks(image, info_.saw_Adobe_marker, channels);
     return {std::move(image),
@@ -105,6 +118,14 @@ class JpegDecoder {
   }
 
  private:
+  /// Whether the marker of an image's end is among the last bytes: some programs write more behind
+  /// it. Those of pixels never look like it.
+  static bool has_end_marker(std::string_view bytes) {
+    constexpr size_t behind = 1024;
+    return bytes.substr(bytes.size() - std::min(bytes.size(), behind)).find("\xFF\xD9") !=
+           std::string_view::npos;
+  }
+
   /// Runs calls of libjpeg, turning its errors into exceptions.
   template <typename Calls>
   void call(const Calls& calls) {
@@ -140,6 +161,7 @@ class JpegDecoder {
     return image;
   }
 
+  bool has_end_ = false;
   jpeg_decompress_struct info_{};
   JpegErrors errors_{};
 };

@@ -152,6 +152,22 @@ TEST(ImageDecoder, RefusesWhatIsDamaged) {
   EXPECT_EQ(decode_image(jpeg, 3).height, 64);
 }
 
+// Above the cut everything is there; yet the file is not whole.
+TEST(ImageDecoder, RefusesAPartAboveWhereTheFileIsCutOff) {
+  const std::string jpeg = jpeg_of(smooth_image(256, 256, 3));
+  const auto decode_top = [](const std::string& bytes) {
+    return decode_part(bytes, 3, [](ImageSize) { return Part{{0, 0, 32, 256}, {32, 256}}; });
+  };
+  const Image top = decode_top(jpeg).image;
+  for (const double share : {0.5, 0.9}) {
+    const auto length = static_cast<size_t>(share * static_cast<double>(jpeg.size()));
+    EXPECT_NE(message_of<DamagedImage>([&] { decode_top(jpeg.substr(0, length)); }), "") << share;
+  }
+  // Whole, with something behind it.
+  EXPECT_EQ(decode_top(jpeg + std::string(100, '\0')).image.pixels, top.pixels);
+  EXPECT_EQ(decode_top(jpeg + std::string(5000, 'x')).image.pixels, top.pixels);
+}
+
 // Whatever the bytes, the decoder returns an image or says that it is damaged.
 TEST(ImageDecoder, SurvivesAnyBytes) {
   for (const std::string& good :
