@@ -73,10 +73,10 @@ class JpegDecoder {
     info_.scale_num = static_cast<unsigned>(scale_eighths(part));
     info_.scale_denom = 8;
     call([&] { jpeg_start_decompress(&info_); });
-    const double scale_y = double{1.0} * info_.output_height / info_.image_height;
-    const double scale_x = double{1.0} * info_.output_width / info_.image_width;
-    const Box box{part.box.top * scale_y, part.box.left * scale_x, part.box.height * scale_y,
-                  part.box.width * scale_x};
+    // Not the quotient of the sizes: of the last pixels a part may lie outside of the image.
+    const double scale = info_.scale_num / 8.0;
+    const Box box{part.box.top * scale, part.box.left * scale, part.box.height * scale,
+                  part.box.width * scale};
     const auto first_row = static_cast<unsigned>(std::max(0.0, std::floor(box.top)));
     const unsigned end_row =
         std::min(static_cast<unsigned>(std::ceil(box.top + box.height)), info_.output_height);
@@ -138,7 +138,7 @@ class JpegDecoder {
   static int64_t scale_eighths(const Part& part) {
     const double needed = std::max(static_cast<double>(part.out.height) / part.box.height,
                                    static_cast<double>(part.out.width) / part.box.width);
-    return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(8.0 * needed)), 1, 8);
+    return static_cast<int64_t>(std::clamp(std::ceil(8.0 * part.oversampling * needed), 1.0, 8.0));
   }
 
   /// Cyan, magenta, yellow and black to what a screen shows. Adobe's are stored inverted.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -16,10 +17,12 @@ class DamagedImage : public Error {
   using Error::Error;
 };
 
-/// What of an image of a given size is wanted: `box` of it, as `out` pixels later on.
+/// What of an image of a given size is wanted: `box` of it, as `out` pixels later on. It may be
+/// decoded at a smaller scale that still has `oversampling` pixels a side for each of `out`.
 struct Part {
   Box box;
   ImageSize out;
+  double oversampling = std::numeric_limits<double>::infinity();  // never smaller
 };
 using ChoosePart = std::function<Part(ImageSize)>;
 
@@ -32,8 +35,8 @@ struct DecodedPart {
 };
 
 /// Decodes what `choose` wants of the image in `bytes` to 1 or 3 channels. A JPEG is decoded at the
-/// smallest of the scales 1/8 ... 8/8 at which the part has at least `out` pixels, which saves most
-/// of the work of a large one, and only the blocks around it. Throws DamagedImage.
+/// smallest of the scales 1/8 ... 8/8 that the part allows, which saves most of the work of a large
+/// one, and only the blocks around it. Throws DamagedImage.
 DecodedPart decode_part(std::string_view bytes, int64_t channels, const ChoosePart& choose);
 
 /// Throws DamagedImage if a file's header claims a size that no image has.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "data/augment.h"
 #include "data/image_resize.h"
 #include "file_testing.h"
 #include "image_testing.h"
@@ -118,7 +119,7 @@ TEST(ImageDecoder, DecodesPartsAtTheScaleThatIsNeeded) {
   for (const auto& c : cases) {
     const DecodedPart part = decode_part(jpeg, 3, [&](ImageSize size) {
       EXPECT_EQ(size, (ImageSize{333, 517}));
-      return Part{c.box, c.out};
+      return Part{c.box, c.out, 1.0};
     });
     EXPECT_LE(part.image.height, c.most_rows);
     EXPECT_GE(part.box.height, std::min<double>(c.box.height, static_cast<double>(c.out.height)));
@@ -126,6 +127,61 @@ TEST(ImageDecoder, DecodesPartsAtTheScaleThatIsNeeded) {
         largest_difference(resize(part.image, part.box, part.out), resize(whole, c.box, c.out)), 8)
         << c.box.top;
   }
+}
+
+/// Upright bars of two greys, `width` pixels each.
+Image bars(int64_t height, int64_t columns, int64_t width) {
+  Image image(height, columns, 1);
+  for (int64_t y = 0; y < height; ++y)
+    for (int64_t x = 0; x < columns; ++x) image.row(y)[x] = x / width % 2 == 0 ? 40 : 215;
+  return image;
+}
+
+// Evaluation sees exactly what resizing the whole image gives, of edges too.
+TEST(ImageDecoder, DecodesAtFullScaleForEvaluation) {
+  const EvaluationView view(64, 56);
+  for (const ImageSize size : {ImageSize{333, 517}, {128, 130}, {700, 400}}) {
+    const std::string jpeg = jpeg_of(bars(size.height, size.width, 11));
+    const Image image =
+        view.make(decode_part(jpeg, 1, [&](ImageSize own) { return view.choose(own); }));
+    const Part part = view.choose(size);
+    EXPECT_EQ(image.pixels, view.make({decode_image(jpeg, 1), part.box, part.out}).pixels);
+  }
+}
+
+// Where the scale is 4/8, libjpeg gives the means of two neighbours. A pixel of the resized image
+// is a mean with weights that fall linearly, by 1/S^2 a pixel, to 0 at S pixels from its middle, S
+// = 4 being the pixels for each of the output's. Over a pair that lies on one slope its mean does
+// no harm; over the pair with an edge in it, a weight changes by the slope over half a pixel, 1/(2
+// S^2); over that at the top, by as much for each of the two. So with no second edge in reach 3/(2
+// S^2) of an edge's height, and 2 levels of rounding twice.
+TEST(ImageDecoder, KeepsEdgesWhereAPartHasTwiceThePixels) {
+  const std::string jpeg = jpeg_of(bars(352, 352, 11), 100);
+  const Image whole = decode_image(jpeg, 1);
+  const auto difference = [&](double oversampling) {
+    const Box box{0, 0, 352, 352};
+    const DecodedPart part = decode_part(jpeg, 1, [&](ImageSize) {
+      return Part{box, {88, 88}, oversampling};
+    });
+    EXPECT_EQ(part.image.width, oversampling == 2.0 ? 176 : 88);
+    return largest_difference(resize(part.image, part.box, part.out), resize(whole, box, part.out));
+  };
+  const double bound = 3.0 / (2.0 * 16.0) * (215 - 40) + 2.0;
+  EXPECT_LE(difference(2.0), bound);
+  EXPECT_GT(difference(1.0), bound);  // where it would be a pixel for each
+}
+
+// The last pixels of a scaled image may lie outside of the image in part: a part that ends with the
+// image ends inside of them.
+TEST(ImageDecoder, PlacesAPartByTheScale) {
+  const std::string jpeg = jpeg_of(smooth_image(333, 517, 3));
+  const DecodedPart part = decode_part(jpeg, 3, [](ImageSize) {
+    return Part{{0, 0, 333, 517}, {41, 64}, 1.0};
+  });
+  EXPECT_EQ(part.image.height, 42);
+  EXPECT_EQ(part.image.width, 65);
+  EXPECT_DOUBLE_EQ(part.box.height, 333 / 8.0);
+  EXPECT_DOUBLE_EQ(part.box.width, 517 / 8.0);
 }
 
 std::string damage_of(const std::string& bytes) {
