@@ -5,10 +5,14 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "data/fnv.h"
+
 namespace sigtrain {
 
-DamageCount::DamageCount(int64_t size, double largest_share, std::string samples, std::string key)
+DamageCount::DamageCount(int64_t size, uint64_t hash, double largest_share, std::string samples,
+                         std::string key)
     : size_(size),
+      hash_(hash),
       largest_share_(largest_share),
       samples_(std::move(samples)),
       key_(std::move(key)) {}
@@ -36,6 +40,15 @@ void DamageCount::add(ProcessGroup& group, const std::vector<DamagedSample>& fou
   throw AgreedFailure(fmt::format("{} of {} {} are damaged, more than {}, {}, allows; the last: {}",
                                   count(), size_, samples_, key_, largest_share_, last),
                       false, true);
+}
+
+nlohmann::json DamageCount::state() const {
+  return {{"set", hash_text(hash_)}, {"damaged", damaged_}};
+}
+
+void DamageCount::restore(const nlohmann::json& state) {
+  if (state.is_null() || state.at("set") != hash_text(hash_)) return;
+  damaged_ = state.at("damaged").get<std::set<int64_t>>();
 }
 
 }  // namespace sigtrain

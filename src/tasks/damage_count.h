@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <vector>
@@ -14,16 +15,23 @@ namespace sigtrain {
 class DamageCount {
  public:
   /// Of a set of `size` samples, no more than `largest_share` may be damaged: what the config calls
-  /// `key`. `samples` is their name in the plural.
-  DamageCount(int64_t size, double largest_share, std::string samples, std::string key);
+  /// `key`. `samples` is their name in the plural, `hash` tells one set from others.
+  DamageCount(int64_t size, uint64_t hash, double largest_share, std::string samples,
+              std::string key);
 
   /// What this rank found since the last call, known before or not; all ranks call it together, and
   /// count and name the same. Throws AgreedFailure on all of them when too many are damaged.
   void add(ProcessGroup& group, const std::vector<DamagedSample>& found);
   int64_t count() const { return static_cast<int64_t>(damaged_.size()); }
 
+  /// What a checkpoint keeps, so that a resumed run goes on counting and names no sample again; all
+  /// ranks restore the same. That of another set is left alone, and so is null.
+  nlohmann::json state() const;
+  void restore(const nlohmann::json& state);
+
  private:
   int64_t size_;
+  uint64_t hash_;
   double largest_share_;
   std::string samples_, key_;
   std::set<int64_t> damaged_;

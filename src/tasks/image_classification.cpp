@@ -21,7 +21,8 @@ LossReport mean_of(const std::vector<double>& sums) {
 }
 
 DamageCount damage_of(const ImageSet& images, const Config& config) {
-  return {images.size(), config.data.image.max_damaged, "images", "data.image.max_damaged"};
+  return {images.size(), images.fingerprint(), config.data.image.max_damaged, "images",
+          "data.image.max_damaged"};
 }
 
 std::unique_ptr<ImageSet> open(const Config& config, const std::vector<std::string>& paths) {
@@ -161,17 +162,26 @@ LossReport ImageClassification::evaluate(Context& context) {
 
 nlohmann::json ImageClassification::data_state(int64_t step) const {
   // The loader is a pure function of the step; the rest says that the steps are of the same data.
-  return {{"step", step},
-          {"global_batch", config_.train.global_batch},
-          {"repeats", config_.augment.repeats},
-          {"images", hash_text(fingerprint_)}};
+  nlohmann::json state{{"step", step},
+                       {"global_batch", config_.train.global_batch},
+                       {"repeats", config_.augment.repeats},
+                       {"images", hash_text(fingerprint_)}};
+  if (train_damage_) state["train_damage"] = train_damage_->state();
+  if (validation_damage_) state["validation_damage"] = validation_damage_->state();
+  return state;
+}
+
+void ImageClassification::restore_data_state(const nlohmann::json& state) {
+  if (train_damage_) train_damage_->restore(state.value("train_damage", nlohmann::json()));
+  if (validation_damage_)
+    validation_damage_->restore(state.value("validation_damage", nlohmann::json()));
 }
 
 void ImageClassification::check_data_state(const nlohmann::json& state) const {
   const nlohmann::json own = data_state(0);
   // Allowed, as one may go on with more images; but the samples are then others.
   for (const char* key : {"global_batch", "repeats", "images"}) {
-    if (!state.contains(key) || state.at(key) != own.at(key)) {
+    if (own.contains(key) && state.value(key, nlohmann::json()) != own.at(key)) {
       spdlog::warn(
           "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples",
           key, state.value(key, nlohmann::json("none")).dump(), own.at(key).dump());

@@ -42,6 +42,7 @@ class ImageClassification final : public Task {
   nlohmann::json data_state(int64_t step) const override;
   uint64_t validation_hash() const override { return validation_fingerprint_; }
   void check_data_state(const nlohmann::json& state) const override;
+  void restore_data_state(const nlohmann::json& state) override;
 
  private:
   /// Rows [begin, end) of the batch on the device.

@@ -51,8 +51,8 @@ std::unique_ptr<SpeechLoader> open(const Config& config, const std::vector<std::
 }
 
 DamageCount damage_of(const SpeechLoader& loader, const Config& config) {
-  return {static_cast<int64_t>(loader.corpus().entries().size()), config.data.speech.max_damaged,
-          "recordings", "data.speech.max_damaged"};
+  return {static_cast<int64_t>(loader.corpus().entries().size()), loader.corpus().hash(),
+          config.data.speech.max_damaged, "recordings", "data.speech.max_damaged"};
 }
 
 }  // namespace
@@ -296,7 +296,15 @@ nlohmann::json SpeechRecognition::data_state(int64_t step) const {
                        {"batch_seconds", speech.batch_seconds},
                        {"bucket_seconds", speech.bucket_seconds}};
   if (train_) state["utterances"] = hash_text(train_->corpus().hash());
+  if (train_damage_) state["train_damage"] = train_damage_->state();
+  if (validation_damage_) state["validation_damage"] = validation_damage_->state();
   return state;
+}
+
+void SpeechRecognition::restore_data_state(const nlohmann::json& state) {
+  if (train_damage_) train_damage_->restore(state.value("train_damage", nlohmann::json()));
+  if (validation_damage_)
+    validation_damage_->restore(state.value("validation_damage", nlohmann::json()));
 }
 
 void SpeechRecognition::check_data_state(const nlohmann::json& state) const {

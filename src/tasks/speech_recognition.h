@@ -47,6 +47,7 @@ class SpeechRecognition final : public Task {
     return validation_ ? validation_->corpus().hash() : 0;
   }
   void check_data_state(const nlohmann::json& state) const override;
+  void restore_data_state(const nlohmann::json& state) override;
 
  private:
   /// The largest of each bucket in training or evaluation. Once the data are open, their targets

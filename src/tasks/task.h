@@ -79,6 +79,8 @@ class Task {
   virtual uint64_t validation_hash() const = 0;
   /// Throws Error if a checkpoint was made with other data than this task's.
   virtual void check_data_state(const nlohmann::json& state) const = 0;
+  /// Takes over what a checkpoint's data_state knows of the same data. Called on all ranks.
+  virtual void restore_data_state(const nlohmann::json& state) {}
 
  protected:
   ProcessGroup& group() const { return *group_; }

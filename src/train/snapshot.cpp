@@ -139,7 +139,7 @@ std::filesystem::path save_snapshot(const std::filesystem::path& folder, const C
 }
 
 RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& config, Ops& ops,
-                          const Task& task, DataParallel& ranks, Optimizer& optimizer) {
+                          Task& task, DataParallel& ranks, Optimizer& optimizer) {
   const bool is_root = ranks.group().is_root();
   nlohmann::json state;
   together(ranks.group(), [&] {
@@ -154,12 +154,14 @@ RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& conf
     check_same_averages(*checkpoint, config);
     task.check_data_state(saved.data_position);
     state = {{"step", saved.step},
+             {"data", saved.data_position},
              {"seconds", saved.extra.at("seconds").get<double>()},
              {"applied_steps", saved.extra.at("applied_steps").get<int64_t>()},
              {"skipped_steps", saved.skipped_steps},
              {"skipped_in_a_row", saved.skipped_in_a_row}};
   });
   state = nlohmann::json::parse(ranks.group().broadcast(state.dump()));
+  together(ranks.group(), [&] { task.restore_data_state(state.at("data")); });
   distribute(is_root ? &checkpoint->optimizer() : nullptr, ops, ranks,
              optimizer_buffers(ranks.parameters()));
   load_weights(checkpoint, ops, ranks, false);

@@ -26,7 +26,7 @@ std::filesystem::path save_snapshot(const std::filesystem::path& folder, const C
 /// the other ranks' is not looked at. Throws Error if it was made with another model, seed or
 /// vocabulary.
 RunProgress load_snapshot(const CheckpointReader* checkpoint, const Config& config, Ops& ops,
-                          const Task& task, DataParallel& ranks, Optimizer& optimizer);
+                          Task& task, DataParallel& ranks, Optimizer& optimizer);
 
 /// Fills the weights alone, likewise: from the averaged weights if `average`, where the checkpoint
 /// has them.

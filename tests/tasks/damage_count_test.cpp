@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "data/temporary_folder.h"
 
 namespace sigtrain {
@@ -33,7 +35,7 @@ class WithNeighbour final : public ProcessGroup {
 
 TEST(DamageCount, CountsEachSampleOnce) {
   SingleProcess alone;
-  DamageCount damage(10, 0.2, "images", "data.image.max_damaged");
+  DamageCount damage(10, 1, 0.2, "images", "data.image.max_damaged");
   damage.add(alone, {{3, "c.png: torn"}, {3, "c.png: torn"}});
   damage.add(alone, {{3, "c.png: torn"}, {5, "e.png: torn"}});
   EXPECT_EQ(damage.count(), 2);
@@ -47,12 +49,31 @@ TEST(DamageCount, CountsEachSampleOnce) {
 
 TEST(DamageCount, CountsWhatAnyRankFound) {
   WithNeighbour group(R"([[3, "c.png: torn"], [7, "g.png: torn"]])");
-  DamageCount damage(10, 0.3, "images", "data.image.max_damaged");
+  DamageCount damage(10, 1, 0.3, "images", "data.image.max_damaged");
   damage.add(group, {{3, "c.png: torn"}, {4, "d.png: torn"}});
   EXPECT_EQ(damage.count(), 3);
   damage.add(group, {{4, "d.png: torn"}});
   EXPECT_EQ(damage.count(), 3);
   EXPECT_THROW(damage.add(group, {{5, "e.png: torn"}}), AgreedFailure);
+}
+
+TEST(DamageCount, GoesOnWhereACheckpointLeftOff) {
+  SingleProcess alone;
+  DamageCount before(10, 7, 0.2, "images", "data.image.max_damaged");
+  before.add(alone, {{3, "c.png: torn"}, {5, "e.png: torn"}});
+  const nlohmann::json state = nlohmann::json::parse(before.state().dump());
+  DamageCount after(10, 7, 0.2, "images", "data.image.max_damaged");
+  after.restore(nullptr);
+  EXPECT_EQ(after.count(), 0);
+  after.restore(state);
+  EXPECT_EQ(after.count(), 2);
+  after.add(alone, {{5, "e.png: torn"}});
+  EXPECT_EQ(after.count(), 2);
+  EXPECT_THROW(after.add(alone, {{6, "f.png: torn"}}), AgreedFailure);
+  // Sample 3 of another set is another sample.
+  DamageCount other(10, 8, 0.2, "images", "data.image.max_damaged");
+  other.restore(state);
+  EXPECT_EQ(other.count(), 0);
 }
 
 }  // namespace

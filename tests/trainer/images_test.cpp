@@ -87,6 +87,24 @@ TEST_F(ImageRun, LeavesDamagedImagesOutAndSaysSo) {
   EXPECT_EQ(metrics("judged").back()["targets"], 5);
 }
 
+// 24 images at 8 a step: by step 4 all were seen, the damaged one too.
+TEST_F(ImageRun, RemembersDamagedImagesWhenResumed) {
+  const std::string bytes = slurp(a_training_image());
+  spill(a_training_image(), bytes.substr(0, bytes.size() / 2));
+  const ProcessResult first = train_well({"--set", "data.image.max_damaged=0.05", "train.steps=4"});
+  EXPECT_THAT(first.output(), HasSubstr("1 of 24 images so far"));
+  const ProcessResult second =
+      train_well({"--set", "data.image.max_damaged=0.05", "--resume", "auto"});
+  EXPECT_THAT(second.output(), Not(HasSubstr("left out")));
+  // The first one counts still: a second is too many.
+  const std::string another = (folder() / "images/train/class0/6.jpg").string();
+  spill(another, slurp(another).substr(0, bytes.size() / 2));
+  const ProcessResult third =
+      train({"--set", "data.image.max_damaged=0.05", "train.steps=16", "--resume", "auto"});
+  EXPECT_EQ(third.exit_code, 1);
+  EXPECT_THAT(third.output(), HasSubstr("2 of 24 images are damaged"));
+}
+
 TEST_F(ImageRun, SaysWhatIsWrongWithTheData) {
   const auto error = [&](const std::vector<std::string>& settings) {
     const ProcessResult result = train(std::vector<std::string>{"--set"} + settings);
