@@ -166,6 +166,9 @@ nlohmann::json ImageClassification::data_state(int64_t step) const {
                        {"global_batch", config_.train.global_batch},
                        {"repeats", config_.augment.repeats},
                        {"images", hash_text(fingerprint_)}};
+  // Images are mixed with others of their micro-batch.
+  if (config_.augment.mixup > 0.0 || config_.augment.cutmix > 0.0)
+    state["micro_batch"] = config_.train.micro_batch;
   if (train_damage_) state["train_damage"] = train_damage_->state();
   if (validation_damage_) state["validation_damage"] = validation_damage_->state();
   return state;
@@ -180,7 +183,7 @@ void ImageClassification::restore_data_state(const nlohmann::json& state) {
 void ImageClassification::check_data_state(const nlohmann::json& state) const {
   const nlohmann::json own = data_state(0);
   // Allowed, as one may go on with more images; but the samples are then others.
-  for (const char* key : {"global_batch", "repeats", "images"}) {
+  for (const char* key : {"global_batch", "repeats", "images", "micro_batch"}) {
     if (own.contains(key) && state.value(key, nlohmann::json()) != own.at(key)) {
       spdlog::warn(
           "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples",

@@ -150,6 +150,29 @@ TEST_F(ImageRun, WarnsWhenARunGoesOnWithOtherImages) {
   EXPECT_THAT(result.output(), HasSubstr("it goes on at other samples"));
 }
 
+// Images are mixed within their micro-batch, so that another one makes other samples; unmixed ones
+// are the same.
+TEST_F(ImageRun, WarnsWhenARunGoesOnWithAnotherMicroBatch) {
+  const std::vector<std::string> unmixed{"--set", "augment.mixup=0", "augment.cutmix=0"};
+  for (const bool mixes : {true, false}) {
+    std::vector<std::string> first{"--set", "train.steps=4"};
+    std::vector<std::string> second{"--resume", "auto", "--set", "train.micro_batch=8"};
+    if (!mixes) {
+      first.insert(first.end(), unmixed.begin(), unmixed.end());
+      second.insert(second.end(), unmixed.begin(), unmixed.end());
+      fs::remove_all(runs("small"));
+    }
+    EXPECT_THAT(train_well(first).output(), Not(HasSubstr("other samples")));
+    const std::string output = train_well(second).output();
+    const std::string warning = "trained with micro_batch 4, this run has 8: it goes on at other";
+    if (mixes) {
+      EXPECT_THAT(output, HasSubstr(warning));
+    } else {
+      EXPECT_THAT(output, Not(HasSubstr("other samples")));
+    }
+  }
+}
+
 TEST_F(ImageRun, GenerateRefusesAClassifier) {
   train_well({"--set", "train.steps=4"});
   const ProcessResult result = run("generate", {"runs/small", "--prompt", "x"});
