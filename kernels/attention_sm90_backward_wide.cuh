@@ -364,6 +364,7 @@ __device__ void sum_dv(const WideBackwardWork& work) {
     uint32_t k[48], p[16];
     barrier_wait(shared.kv_full(), kv.parity);
     load_operand(k, shared.k, tile.band.keys - tile.first_key);
+    __syncwarp();
     if (speaks) barrier_arrive(shared.kv_empty());
 #pragma unroll
     for (float& x : dv) x = 0.0f;
@@ -461,6 +462,7 @@ __device__ void sum_dk(const WideBackwardWork& work) {
     uint32_t v[48], ds[16];
     barrier_wait(shared.kv_full(), kv.parity);
     load_operand(v, shared.v, tile.band.keys - tile.first_key);
+    __syncwarp();
     if (speaks) barrier_arrive(shared.kv_empty());
 #pragma unroll
     for (float& x : dk) x = 0.0f;
