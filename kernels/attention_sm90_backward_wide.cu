@@ -87,6 +87,8 @@ void launch(const AttentionBackward& call, cudaStream_t stream) {
     config.numAttrs = begins_early ? 1 : 0;
     cudaLaunchKernelEx(&config, kernel, work);
   };
+  // Not early: the pass by keys, which is, reads statistics and tickets that are ready only because
+  // this one waited for them.
   launch_pass(&attention_sm90_wide_queries_kernel<Gradient, Alibi>, work.query_tiles,
               QueriesTiling::shared_bytes, false);
   launch_pass(&attention_sm90_wide_keys_kernel<Gradient, Alibi>, work.key_tiles,

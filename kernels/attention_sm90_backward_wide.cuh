@@ -322,7 +322,7 @@ __device__ __forceinline__ void load_operand(uint32_t (&a)[48], SharedAddress ro
 
 /// Slopes on their way from one consumer to the other: each thread writes what the same thread of
 /// the other one reads, as fp16 in units in which the largest is 2^15. So those above 2^-29 of it
-/// are rounded to 2^-12, an eighth of what rounding dS to bf16 does.
+/// are rounded to 2^-11, an eighth of what rounding dS to bf16 does.
 struct SlopeBuffer {
   using Tiling = WideKeysTilingSm90;
   SharedAddress mine;

@@ -34,7 +34,7 @@ constexpr float small_offset = 4.0f;
 
 /// sigmoid(s) from 16 e <= 1. 1 / (1 + e) is replaced by the straight line a - b e of least
 /// relative error on [0, h], h = 1/16: b = 1 / (1 + h + h^2 / 8), a = b (1 + h), relative error b
-/// h^2 / 8 = 4.6e-4, a quarter of what rounding to bf16 does.
+/// h^2 / 8 = 4.6e-4, an eighth of what rounding to bf16 does.
 __device__ __forceinline__ float sigmoid_small(float e) {
   constexpr float h = 0.0625f, b = 1.0f / (1.0f + h + h * h / 8.0f), a = b * (1.0f + h);
   return e * fmaf(-b * h * h, e, a * h);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace sigtrain {
 namespace {
@@ -12,7 +13,8 @@ template <typename Values, typename Change>
 void for_each_pair(Values& values, int64_t rows, int64_t distance, const Change& change) {
   const auto length = static_cast<std::ptrdiff_t>(values.size()) / std::max<int64_t>(1, rows);
   const int64_t apart = std::clamp<int64_t>(distance, 0, rows);
-  const Values last(values.end() - apart * length, values.end());
+  // (Not of the batch's own kind of vector, whose memory is kept for batches.)
+  const std::vector<typename Values::value_type> last(values.end() - apart * length, values.end());
   for (int64_t row = rows - 1; row >= 0; --row) {
     auto* own = values.data() + row * length;
     change(own, row >= apart ? own - apart * length : last.data() + row * length, length);

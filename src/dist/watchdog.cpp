@@ -78,7 +78,13 @@ std::optional<Header> receive(int socket, double seconds, uint64_t token, int ki
   patience.tv_usec = static_cast<suseconds_t>((seconds - std::floor(seconds)) * 1e6);
   ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   Header header{};
-  if (::recv(socket, &header, sizeof(header), MSG_WAITALL) != sizeof(header)) return {};
+  for (size_t have = 0; have < sizeof(header);) {
+    const ssize_t count =
+        ::recv(socket, reinterpret_cast<char*>(&header) + have, sizeof(header) - have, MSG_WAITALL);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return {};
+    have += static_cast<size_t>(count);
+  }
   if (header.token != token || header.kind != kind || header.length != 0) return {};
   return header;
 }
@@ -222,7 +228,10 @@ void Watchdog::listen_and_accept(const std::function<std::string(const std::stri
   while (static_cast<int>(peers_.size()) + 1 < ranks_) {
     const double left = deadline - now_seconds();
     pollfd ready{listener, POLLIN, 0};
-    if (left <= 0.0 || ::poll(&ready, 1, static_cast<int>(left * 1000) + 1) < 0) {
+    // Those that are connected already count the silence of rank 0.
+    send_all(heartbeat, 0, "");
+    const double patience = std::min(left, options_.heartbeat);
+    if (left <= 0.0 || ::poll(&ready, 1, static_cast<int>(patience * 1000) + 1) < 0) {
       if (left > 0.0 && errno == EINTR) continue;
       ::close(listener);
       throw Error("only {} of {} other ranks reached rank 0 within {} seconds", peers_.size(),
@@ -257,6 +266,7 @@ void Watchdog::connect_to_root(const std::function<std::string(const std::string
   const double deadline = now_seconds() + options_.connect;
   while (now_seconds() < deadline) {
     for (const auto& [address, port] : places) {
+      if (now_seconds() >= deadline) break;
       if (greet(connect_within(address, port, options_.answer), token)) return;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(100));

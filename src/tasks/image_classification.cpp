@@ -184,10 +184,10 @@ void ImageClassification::check_data_state(const nlohmann::json& state) const {
   const nlohmann::json own = data_state(0);
   // Allowed, as one may go on with more images; but the samples are then others.
   for (const char* key : {"global_batch", "repeats", "images", "micro_batch"}) {
-    if (own.contains(key) && state.value(key, nlohmann::json()) != own.at(key)) {
+    if (own.contains(key) && state.contains(key) && state.at(key) != own.at(key)) {
       spdlog::warn(
           "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples",
-          key, state.value(key, nlohmann::json("none")).dump(), own.at(key).dump());
+          key, state.at(key).dump(), own.at(key).dump());
     }
   }
 }

@@ -1,6 +1,7 @@
 // Ranks that end before their time, as processes of their own.
 #include "dist/watchdog.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -291,6 +292,24 @@ TEST_F(WatchdogTest, AStrangerAtRankZerosPortIsPassedOver) {
   };
   start(3, [](int, Watchdog&) { return kEndedWell; });
   for (const int rank : {0, 1, 2}) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+}
+
+TEST_F(WatchdogTest, RanksThatAreEarlyHearRankZeroWhileALateOneIsMissing) {
+  int late[2];
+  ASSERT_EQ(::pipe2(late, O_NONBLOCK), 0);
+  ASSERT_EQ(::write(late[1], "x", 1), 1);
+  reroute_ = [&](const std::string& where) {
+    char byte = 0;
+    if (::read(late[0], &byte, 1) == 1) pause_for(kQuick.silence + 1.0);
+    return where;
+  };
+  start(3, [](int, Watchdog& watchdog) {
+    watchdog.check();
+    return kEndedWell;
+  });
+  for (const int rank : {0, 1, 2}) EXPECT_EQ(end_of(rank), kEndedWell) << rank;
+  ::close(late[0]);
+  ::close(late[1]);
 }
 
 TEST_F(WatchdogTest, RanksMeetByIpv6) {
