@@ -159,9 +159,11 @@ TEST_F(GpuTraining, WideHeadsGiveTheSameLossesFromACudaGraph) {
   const std::vector<std::string> settings =
       with(noisy, {"model.width=384", "model.heads=2", "train.steps=12", "log.every=1",
                    "log.diagnostics=false", "checkpoint.every=6"});
-  train("eager", "lm_tiny_sigmoid", settings);
-  train("graph", "lm_tiny_sigmoid", with(settings, {"train.cuda_graph=true"}));
-  expect_same_run("eager", "graph", 12);
+  for (const std::string config : {"lm_tiny_sigmoid", "lm_tiny_softmax"}) {
+    train(config + "_eager", config, settings);
+    train(config + "_graph", config, with(settings, {"train.cuda_graph=true"}));
+    expect_same_run(config + "_eager", config + "_graph", 12);
+  }
 }
 
 TEST_F(GpuTraining, TellsSpeedAndMemory) {
