@@ -27,8 +27,7 @@ class Shape {
       if (__builtin_mul_overflow(product, extent, &product) || product > max_numel) {
         throw Error(
             "a tensor of {} would have more than 2^44 elements: use a smaller micro-batch, "
-            "sequence "
-            "or model",
+            "sequence or model",
             to_string());
       }
     }

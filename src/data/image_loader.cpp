@@ -3,6 +3,8 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "data/batch_mixing.h"
 #include "data/permutation.h"
@@ -82,8 +84,8 @@ void ImageRows::make_piece(int64_t number, int64_t piece, ImageBatch& batch) con
 }
 
 void ImageRows::finish(int64_t number, ImageBatch& batch) const {
-  for (const std::vector<DamagedSample>& of_piece : batch.damaged_of_pieces)
-    batch.damaged.insert(batch.damaged.end(), of_piece.begin(), of_piece.end());
+  for (std::vector<DamagedSample>& of_piece : std::exchange(batch.damaged_of_pieces, {}))
+    std::move(of_piece.begin(), of_piece.end(), std::back_inserter(batch.damaged));
   batch.counted = batch_ - std::count(batch.labels.begin(), batch.labels.end(), kNoLabel);
   mix_rows(number, batch);
 }

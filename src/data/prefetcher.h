@@ -26,10 +26,13 @@ struct BatchMaker {
   std::function<void(int64_t step, int64_t piece, Batch&)> make_piece{};
   std::function<void(int64_t step, Batch&)> finish{};
 
+  /// How many threads can be at work on a batch.
+  int64_t threads() const { return std::max<int64_t>(1, pieces); }
   Batch make(int64_t step) const {
     Batch batch = begin(step);
+    if (pieces == 0) return batch;
     for (int64_t piece = 0; piece < pieces; ++piece) make_piece(step, piece, batch);
-    if (finish) finish(step, batch);
+    finish(step, batch);
     return batch;
   }
 };
@@ -48,7 +51,7 @@ class Prefetcher {
         consumed_(first),
         claimed_(first),
         end_(end) {
-    const auto at_once = std::ssize(slots_) * std::max<int64_t>(1, maker_.pieces);
+    const auto at_once = std::ssize(slots_) * maker_.threads();
     const auto count = std::min<int64_t>(std::max(workers, 1), at_once);
     try {
       for (int64_t i = 0; i < count; ++i) workers_.emplace_back([this] { work(); });

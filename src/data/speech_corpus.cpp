@@ -121,8 +121,8 @@ std::string SpeechCorpus::first_left_out() const {
   for (size_t i = 0; i < std::min(left_out_.size(), kExamples); ++i) text += "\n  " + left_out_[i];
   if (left_out_.size() > kExamples) {
     text += fmt::format(
-        "\n  and {} more, which a larger data.speech.max_damaged has named and left "
-        "out",
+        "\n  and {} more, which a larger data.speech.max_damaged has named and "
+        "left out",
         left_out_.size() - kExamples);
   }
   return text;

@@ -62,8 +62,7 @@ TokenShard::TokenShard(const std::string& path) : file_(path) {
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
     throw Error(
         "{}: not a token shard (offset 0 does not hold \"SIGTOKEN\"); build/tokenize makes shards "
-        "of "
-        "text",
+        "of text",
         path);
   }
   if (header.version != kVersion) {

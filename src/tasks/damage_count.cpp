@@ -51,4 +51,14 @@ void DamageCount::restore(const nlohmann::json& state) {
   damaged_ = state.at("damaged").get<std::set<int64_t>>();
 }
 
+void DamageCounts::write_to(nlohmann::json& data_state) const {
+  if (train) data_state["train_damage"] = train->state();
+  if (validation) data_state["validation_damage"] = validation->state();
+}
+
+void DamageCounts::restore(const nlohmann::json& data_state) {
+  if (train) train->restore(data_state.value("train_damage", nlohmann::json()));
+  if (validation) validation->restore(data_state.value("validation_damage", nlohmann::json()));
+}
+
 }  // namespace sigtrain

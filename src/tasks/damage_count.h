@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,6 +36,15 @@ class DamageCount {
   double largest_share_;
   std::string samples_, key_;
   std::set<int64_t> damaged_;
+};
+
+/// Those of a task's sets, absent for one that it does not have.
+struct DamageCounts {
+  std::optional<DamageCount> train, validation;
+
+  /// To and from the data_state of a checkpoint.
+  void write_to(nlohmann::json& data_state) const;
+  void restore(const nlohmann::json& data_state);
 };
 
 }  // namespace sigtrain

@@ -1,12 +1,11 @@
 #include "tasks/image_classification.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "data/fnv.h"
 #include "data/loader_threads.h"
 #include "ops/host_values.h"
+#include "tasks/data_state.h"
 
 namespace sigtrain {
 namespace {
@@ -44,7 +43,7 @@ void ImageClassification::open_data() {
   check_classes_have_images(*train);
   fingerprint_ = train->fingerprint();
   train_ = std::make_unique<ShuffledImages>(train, config_);
-  train_damage_ = damage_of(*train, config_);
+  damage_.train = damage_of(*train, config_);
   if (!has_validation()) return;
   std::shared_ptr<const ImageSet> validation = open(config_, config_.data.validation);
   if (validation->class_names() != train->class_names()) {
@@ -55,7 +54,7 @@ void ImageClassification::open_data() {
   }
   validation_ = std::make_unique<ImageEvaluation>(validation, config_);
   validation_fingerprint_ = validation->fingerprint();
-  validation_damage_ = damage_of(*validation, config_);
+  damage_.validation = damage_of(*validation, config_);
 }
 
 void ImageClassification::prepare(Ops& ops) {
@@ -95,9 +94,9 @@ void ImageClassification::begin_step(Ops& ops, int64_t step) {
   const int64_t first = step * micro_steps();
   if (!prefetcher_ || prefetcher_->step() != first) {
     const auto maker = train_->maker([this](int64_t own) { return global_number(own); });
-    prefetcher_.emplace(maker, first,
-                        prefetch_depth(config_.data, group().cores(), micro_steps(), maker.pieces),
-                        loader_threads(config_.data, group().cores()));
+    prefetcher_.emplace(
+        maker, first, prefetch_depth(config_.data, group().cores(), micro_steps(), maker.threads()),
+        loader_threads(config_.data, group().cores()));
   }
   std::vector<DamagedSample> damaged;
   for (int64_t begin = 0; begin < own_rows(); begin += config_.train.micro_batch) {
@@ -108,7 +107,7 @@ void ImageClassification::begin_step(Ops& ops, int64_t step) {
     if (place.targets) ops.upload(place.targets, batch.targets.data());
     damaged.insert(damaged.end(), batch.damaged.begin(), batch.damaged.end());
   }
-  if (train_damage_) train_damage_->add(group(), damaged);
+  if (damage_.train) damage_.train->add(group(), damaged);
   ops.fill(sums_, 0.0);
   ops.set_random_step(static_cast<uint64_t>(global_number(first)));
 }
@@ -142,7 +141,7 @@ LossReport ImageClassification::evaluate(Context& context) {
   const int64_t ranks = group().size(), rank = group().rank();
   const auto maker = validation_->maker([=](int64_t own) { return own * ranks + rank; });
   Prefetcher<ImageBatch> batches(maker, 0,
-                                 prefetch_depth(config_.data, group().cores(), 1, maker.pieces),
+                                 prefetch_depth(config_.data, group().cores(), 1, maker.threads()),
                                  loader_threads(config_.data, group().cores()),
                                  (validation_->batches() - rank + ranks - 1) / ranks);
   std::vector<DamagedSample> damaged;
@@ -152,7 +151,7 @@ LossReport ImageClassification::evaluate(Context& context) {
     model_.evaluate(context, batch, sums_);
     damaged.insert(damaged.end(), next->damaged.begin(), next->damaged.end());
   }
-  validation_damage_->add(group(), damaged);
+  damage_.validation->add(group(), damaged);
   std::vector<double> sums = host_values(context.ops, sums_);
   group().sum(sums);
   const LossReport report = mean_of(sums);
@@ -169,27 +168,17 @@ nlohmann::json ImageClassification::data_state(int64_t step) const {
   // Images are mixed with others of their micro-batch.
   if (config_.augment.mixup > 0.0 || config_.augment.cutmix > 0.0)
     state["micro_batch"] = config_.train.micro_batch;
-  if (train_damage_) state["train_damage"] = train_damage_->state();
-  if (validation_damage_) state["validation_damage"] = validation_damage_->state();
+  damage_.write_to(state);
   return state;
 }
 
 void ImageClassification::restore_data_state(const nlohmann::json& state) {
-  if (train_damage_) train_damage_->restore(state.value("train_damage", nlohmann::json()));
-  if (validation_damage_)
-    validation_damage_->restore(state.value("validation_damage", nlohmann::json()));
+  damage_.restore(state);
 }
 
 void ImageClassification::check_data_state(const nlohmann::json& state) const {
-  const nlohmann::json own = data_state(0);
-  // Allowed, as one may go on with more images; but the samples are then others.
-  for (const char* key : {"global_batch", "repeats", "images", "micro_batch"}) {
-    if (own.contains(key) && state.contains(key) && state.at(key) != own.at(key)) {
-      spdlog::warn(
-          "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples",
-          key, state.at(key).dump(), own.at(key).dump());
-    }
-  }
+  warn_of_other_data(state, data_state(0), {"global_batch", "repeats", "images", "micro_batch"},
+                     "samples");
 }
 
 int64_t count_classes(const Config& config) {

@@ -55,7 +55,7 @@ class ImageClassification final : public Task {
   VisionTransformer model_;
   std::unique_ptr<ImageSource> train_;
   std::unique_ptr<ImageEvaluation> validation_;
-  std::optional<DamageCount> train_damage_, validation_damage_;
+  DamageCounts damage_;
   uint64_t fingerprint_ = 0, validation_fingerprint_ = 0;  // of the images
   std::optional<Prefetcher<ImageBatch>> prefetcher_;
   DeviceMemory memory_;

@@ -1,10 +1,9 @@
 #include "tasks/language_modeling.h"
 
-#include <spdlog/spdlog.h>
-
 #include "data/fnv.h"
 #include "data/tokenizer.h"
 #include "ops/host_values.h"
+#include "tasks/data_state.h"
 
 namespace sigtrain {
 namespace {
@@ -145,14 +144,8 @@ void LanguageModeling::check_data_state(const nlohmann::json& state) const {
         "the same tokenizer",
         text(state), text(own));
   }
-  // Allowed, as one may want a larger batch or more text late in a run; but the samples are then
-  // others than those of an unbroken run.
-  for (const char* key : {"global_batch", "seq_len", "tokens"}) {
-    if (!state.contains(key) || !own.contains(key) || state.at(key) == own.at(key)) continue;
-    spdlog::warn(
-        "the checkpoint was trained with {} {}, this run has {}: it goes on at other samples", key,
-        state.at(key).dump(), own.at(key).dump());
-  }
+  // One may want a larger batch or more text late in a run.
+  warn_of_other_data(state, own, {"global_batch", "seq_len", "tokens"}, "samples");
 }
 
 int64_t shard_vocab_size(const Config& config) {

@@ -10,6 +10,7 @@
 #include "data/loader_threads.h"
 #include "ops/host_values.h"
 #include "tasks/ctc_decoder.h"
+#include "tasks/data_state.h"
 
 namespace sigtrain {
 namespace {
@@ -63,10 +64,10 @@ SpeechRecognition::SpeechRecognition(const Config& config)
 void SpeechRecognition::open_data() {
   if (config_.data.source == DataSource::synthetic) return;
   train_ = open(config_, config_.data.train, true, group().is_root());
-  train_damage_ = damage_of(*train_, config_);
+  damage_.train = damage_of(*train_, config_);
   if (!has_validation()) return;
   validation_ = open(config_, config_.data.validation, false, group().is_root());
-  validation_damage_ = damage_of(*validation_, config_);
+  damage_.validation = damage_of(*validation_, config_);
 }
 
 int64_t SpeechRecognition::units_per_step() const {
@@ -178,7 +179,7 @@ void SpeechRecognition::begin_step(Ops& ops, int64_t step) {
     targets += batch.counted_targets;
     damaged.insert(damaged.end(), batch.damaged.begin(), batch.damaged.end());
   }
-  if (train_damage_) train_damage_->add(group(), damaged);
+  if (damage_.train) damage_.train->add(group(), damaged);
   step_targets_ = static_cast<int64_t>(group().sum(static_cast<double>(targets)));
   ops.fill(sums_, 0.0);
   ops.set_random_step(static_cast<uint64_t>(global_number(first)));
@@ -267,7 +268,7 @@ LossReport SpeechRecognition::evaluate(Context& context) {
     damaged.insert(damaged.end(), batch->damaged.begin(), batch->damaged.end());
     count_errors(*batch, pass(upload(ops, *batch), batch->shape), by_bucket);
   }
-  validation_damage_->add(group(), damaged);
+  damage_.validation->add(group(), damaged);
   std::vector<double> sums = host_values(ops, sums_);
   group().sum(sums);
   LossReport report = mean_of(sums);
@@ -296,31 +297,19 @@ nlohmann::json SpeechRecognition::data_state(int64_t step) const {
                        {"batch_seconds", speech.batch_seconds},
                        {"bucket_seconds", speech.bucket_seconds}};
   if (train_) state["utterances"] = hash_text(train_->corpus().hash());
-  if (train_damage_) state["train_damage"] = train_damage_->state();
-  if (validation_damage_) state["validation_damage"] = validation_damage_->state();
+  damage_.write_to(state);
   return state;
 }
 
-void SpeechRecognition::restore_data_state(const nlohmann::json& state) {
-  if (train_damage_) train_damage_->restore(state.value("train_damage", nlohmann::json()));
-  if (validation_damage_)
-    validation_damage_->restore(state.value("validation_damage", nlohmann::json()));
-}
+void SpeechRecognition::restore_data_state(const nlohmann::json& state) { damage_.restore(state); }
 
 void SpeechRecognition::check_data_state(const nlohmann::json& state) const {
-  const nlohmann::json own = data_state(0);
   if (state.value("letters", std::string()) != config_.data.speech.letters) {
     throw Error("the checkpoint was trained with the letters '{}', this config has '{}'",
                 state.value("letters", std::string()), config_.data.speech.letters);
   }
-  // Allowed, as one may go on with more speech; but the batches are then others.
-  for (const char* key : {"global_batch", "batch_seconds", "bucket_seconds", "utterances"}) {
-    if (own.contains(key) && state.value(key, nlohmann::json()) != own.at(key)) {
-      spdlog::warn(
-          "the checkpoint was trained with {} {}, this run has {}: it goes on at other batches",
-          key, state.value(key, nlohmann::json("none")).dump(), own.at(key).dump());
-    }
-  }
+  warn_of_other_data(state, data_state(0),
+                     {"global_batch", "batch_seconds", "bucket_seconds", "utterances"}, "batches");
 }
 
 std::string decode_speech(const Letters& letters, std::span<const float> logits,

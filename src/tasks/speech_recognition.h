@@ -67,7 +67,7 @@ class SpeechRecognition final : public Task {
   std::unique_ptr<SpeechLoader> train_, validation_;
   std::optional<Prefetcher<SpeechBatch>> prefetcher_;
   std::vector<SpeechBatch> step_batches_;  // of the step begun last
-  std::optional<DamageCount> train_damage_, validation_damage_;
+  DamageCounts damage_;
   DeviceMemory memory_;
   SpokenBatch largest_;  // flat tensors that every batch is a part of
   Tensor sums_;          // [ctc_sum_slots]

@@ -134,6 +134,15 @@ TEST(Prefetcher, MakesEveryPieceOnceAndFinishesWhenAllAreMade) {
   }
 }
 
+TEST(Prefetcher, FinishesNothingThatHasNoPieces) {
+  for (const int64_t depth : {0, 2}) {
+    BatchMaker<std::vector<int64_t>> maker = sums_of(0);
+    maker.begin = [](int64_t step) { return std::vector{step, step}; };
+    Prefetcher<std::vector<int64_t>> prefetcher(maker, 5, depth, 3);
+    EXPECT_EQ(*prefetcher.next(), (std::vector<int64_t>{5, 5}));
+  }
+}
+
 // Each piece waits until all of them are being made: with one batch in the making, that takes as
 // many threads at work on it.
 TEST(Prefetcher, SharesABatchAmongThreads) {

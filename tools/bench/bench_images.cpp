@@ -80,7 +80,7 @@ void run(const std::string& path, const std::vector<std::string>& overrides, dou
   for (const int threads : counts) {
     config.data.workers = threads;
     time_threads(maker, config.train.micro_batch,
-                 prefetch_depth(config.data, cores, 1, maker.pieces), threads, seconds);
+                 prefetch_depth(config.data, cores, 1, maker.threads()), threads, seconds);
   }
 }
 
