@@ -95,7 +95,9 @@ void launch(const AttentionBackward& call, cudaStream_t stream) {
   const int blocks = std::min(device_limits().multiprocessors, work.order.count());
   kernel<<<blocks, Tiling::threads, Tiling::shared_bytes, stream>>>(work);
   const int64_t chunks = int64_t{shape.batch} * shape.seq_len * shape.heads * (HeadDim / 8);
-  attention_sm90_round_dq_kernel<HeadDim><<<grid_size(chunks, 256, 8), 256, 0, stream>>>(work);
+  constexpr float slope_unit = Gradient<Tiling::queries, Alibi>::slope_unit;
+  attention_sm90_round_dq_kernel<HeadDim>
+      <<<grid_size(chunks, 256, 8), 256, 0, stream>>>(work, shape.scale * slope_unit);
   if (call.d_head_bias)
     attention_backward_bias_kernel<<<shape.heads, bias_threads, 0, stream>>>(
         work.bias_partials, shape.batch * work.key_tiles * Tiling::bias_parts, call.d_head_bias);

@@ -449,7 +449,9 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
       if (call.d_head_bias && (step + 1 == steps || tile.head(step + 1) != head)) {
         const float sum = sum_lanes<31>(bias_sum);
         bias_sum = 0.0f;
-        if (speaks) work.template bias_parts<Tiling>(tile.at, head)[consumer * 4 + warp] = sum;
+        if (speaks)
+          work.template bias_parts<Tiling>(tile.at, head)[consumer * 4 + warp] =
+              sum * Gradient::slope_unit;
       }
       q.advance();
     }
@@ -476,18 +478,21 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
 
     // The keys and values, which nobody reads any more, are the way to bulk writes.
     named_sync(all_consumers, all_threads);
+    const float dk_factor = shape.scale * Gradient::slope_unit;
     const SharedAddress dk_rows = matrix_rows(k, warp * 16), dv_rows = matrix_rows(v, warp * 16);
 #pragma unroll
     for (int block = 0; block < HeadDim / 16; ++block) {
       const float* x = dk + 8 * block;
       const float* y = dv + 8 * block;
+      constexpr float unit = Gradient::weight_unit;
       store_matrices(at_block(dk_rows, block, Tiling::kv_panel),
-                     pack_bf16(x[0] * shape.scale, x[1] * shape.scale),
-                     pack_bf16(x[2] * shape.scale, x[3] * shape.scale),
-                     pack_bf16(x[4] * shape.scale, x[5] * shape.scale),
-                     pack_bf16(x[6] * shape.scale, x[7] * shape.scale));
-      store_matrices(at_block(dv_rows, block, Tiling::kv_panel), pack_bf16(y[0], y[1]),
-                     pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7]));
+                     pack_bf16(x[0] * dk_factor, x[1] * dk_factor),
+                     pack_bf16(x[2] * dk_factor, x[3] * dk_factor),
+                     pack_bf16(x[4] * dk_factor, x[5] * dk_factor),
+                     pack_bf16(x[6] * dk_factor, x[7] * dk_factor));
+      store_matrices(at_block(dv_rows, block, Tiling::kv_panel),
+                     pack_bf16(y[0] * unit, y[1] * unit), pack_bf16(y[2] * unit, y[3] * unit),
+                     pack_bf16(y[4] * unit, y[5] * unit), pack_bf16(y[6] * unit, y[7] * unit));
     }
     fence_async_shared();
     named_sync(2 + consumer, warpgroup_size);
@@ -552,9 +557,10 @@ __global__ void __launch_bounds__(BackwardTilingSm90<HeadDim>::threads, 1)
   }
 }
 
-/// dq = scale * sums, rounded: a thread for 8 columns of a query.
+/// dq = factor * sums, rounded: a thread for 8 columns of a query.
 template <int HeadDim>
-__global__ void __launch_bounds__(256) attention_sm90_round_dq_kernel(const BackwardWorkSm90 work) {
+__global__ void __launch_bounds__(256)
+    attention_sm90_round_dq_kernel(const BackwardWorkSm90 work, float factor) {
   using Tiling = BackwardTilingSm90<HeadDim>;
   const AttentionShape& shape = work.call.forward.shape;
   constexpr int chunks = HeadDim / 8;
@@ -572,9 +578,9 @@ __global__ void __launch_bounds__(256) attention_sm90_round_dq_kernel(const Back
         ((batch_head * work.query_tiles + tile) * Tiling::consumers + part) * Tiling::dq_part +
         in_tile % 64 * 64 + ((chunk % 8) ^ (in_tile & 7)) * 8);
     const float4 a = __ldcs(from), b = __ldcs(from + 1);
-    const float scale = shape.scale;
-    const uint4 packed = {pack_bf16(a.x * scale, a.y * scale), pack_bf16(a.z * scale, a.w * scale),
-                          pack_bf16(b.x * scale, b.y * scale), pack_bf16(b.z * scale, b.w * scale)};
+    const uint4 packed = {
+        pack_bf16(a.x * factor, a.y * factor), pack_bf16(a.z * factor, a.w * factor),
+        pack_bf16(b.x * factor, b.y * factor), pack_bf16(b.z * factor, b.w * factor)};
     *reinterpret_cast<uint4*>(work.call.dq.data + row * work.call.dq.row_stride + head * HeadDim +
                               chunk * 8) = packed;
   }

@@ -726,9 +726,9 @@ __device__ void sum_dq(const WideBackwardWork& work, int consumer) {
                                 work.query_tiles.tiles +
                             tile.at.tile) *
                                Tiling::bias_parts +
-                           consumer * 4 + warp] = sum;
+                           consumer * 4 + warp] = sum * Gradient::slope_unit;
     }
-    store_rows(call.dq, shape, dq, shape.scale, tile.at, first_query);
+    store_rows(call.dq, shape, dq, shape.scale * Gradient::slope_unit, tile.at, first_query);
   }
 }
 

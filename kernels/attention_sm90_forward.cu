@@ -25,8 +25,8 @@ void launch(const AttentionForward& call, cudaStream_t stream) {
   ForwardWork work;
   work.call = call;
   work.maps = {heads_map(call.q, shape, shape.heads, 64),
-               heads_map(call.k, shape, shape.kv_heads, Tiling::keys),
-               heads_map(call.v, shape, shape.kv_heads, Tiling::keys),
+               heads_map(call.k, shape, shape.kv_heads, Tiling::stage_keys),
+               heads_map(call.v, shape, shape.kv_heads, Tiling::stage_keys),
                heads_map(call.out, shape, shape.heads, 64)};
   work.order = {static_cast<int>(ceil_div(shape.seq_len, Tiling::queries)), shape.heads,
                 shape.batch * shape.heads, shape.causal ? pairs_in_l2(shape) : 1, false};

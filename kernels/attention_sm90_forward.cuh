@@ -43,17 +43,23 @@ template <int HeadDim>
 struct ForwardTilingSm90 {
   static constexpr int consumers = HeadDim == 64 ? 3 : 2;
   static constexpr int keys = 64;
-  static constexpr int stages = HeadDim == 64 ? 8 : HeadDim == 128 ? 5 : 3;
+  /// Chunks of keys that arrive together: what a stage costs is shared by them.
+  static constexpr int stage_chunks = HeadDim == 64 ? 2 : 1;
+  static constexpr int stages = HeadDim == 64 ? 4 : HeadDim == 128 ? 5 : 3;
   static constexpr int q_buffers = HeadDim == 192 ? 1 : 2;
   /// Queries as the left operand from registers: less to read from shared memory.
   static constexpr bool q_in_registers = HeadDim == 128;
   static constexpr int consumer_registers = consumers == 3 ? 160 : 240;
   static constexpr int producer_registers = consumers == 3 ? 32 : 24;
 
+  static constexpr int stage_keys = stage_chunks * keys;
+  /// Stages between a chunk's keys and its values.
+  static constexpr int lag = 2 / stage_chunks;
+
   static constexpr int queries = consumers * 64;
   static constexpr int threads = (consumers + 1) * warpgroup_size;
   static constexpr int panels = HeadDim / 64;
-  static constexpr int q_panel = 64 * 128, kv_panel = keys * 128;
+  static constexpr int q_panel = 64 * 128, kv_panel = stage_keys * 128;
   static constexpr int q_bytes = panels * q_panel, kv_bytes = panels * kv_panel;
   static constexpr int barriers = 2 * consumers * q_buffers + 2 * stages;
   static constexpr int shared_bytes = consumers * q_buffers * q_bytes + stages * 2 * kv_bytes +
@@ -101,8 +107,10 @@ struct ForwardWork {
 namespace forward_sm90 {
 
 /// Steps of a piece of work, each of which takes one stage: its values lag two chunks behind.
-__device__ __forceinline__ int forward_steps(const Interval& chunks) {
-  return chunks.begin < chunks.end ? chunks.end - chunks.begin + 2 : 0;
+template <typename Tiling>
+__device__ __forceinline__ int forward_stages(int chunks) {
+  constexpr int per_stage = Tiling::stage_chunks;
+  return chunks > 0 ? (chunks + per_stage - 1) / per_stage + Tiling::lag : 0;
 }
 
 template <int HeadDim>
@@ -138,19 +146,20 @@ __device__ void produce_keys_and_values(const ForwardWork& work) {
     const VisibleBand band(shape, work.call.key_lengths, at.batch);
     const Interval chunks =
         band.key_tiles(at.tile * Tiling::queries, Tiling::queries, Tiling::keys);
-    const int steps = forward_steps(chunks);
+    const int steps = forward_stages<Tiling>(chunks.end - chunks.begin);
     for (int step = 0; step < steps; ++step, place.advance()) {
       const SharedAddress full = shared.full(place.index);
-      const bool has_keys = step < steps - 2, has_values = step >= 2;
+      const bool has_keys = step < steps - Tiling::lag, has_values = step >= Tiling::lag;
       barrier_wait(shared.empty(place.index), place.parity ^ 1);
       barrier_expect(full, (has_keys + has_values) * Tiling::kv_bytes);
-      const auto load = [&](const CUtensorMap& map, SharedAddress to, int chunk) {
+      const auto load = [&](const CUtensorMap& map, SharedAddress to, int stage) {
+        const int row = chunks.end * Tiling::keys - (stage + 1) * Tiling::stage_keys;
         for (int panel = 0; panel < Tiling::panels; ++panel)
           load_box(to + place.index * Tiling::kv_bytes + panel * Tiling::kv_panel, &map, panel * 64,
-                   at.head / group, chunk * Tiling::keys, at.batch, full);
+                   at.head / group, row, at.batch, full);
       };
-      if (has_values) load(work.maps.v, shared.v, chunks.end + 1 - step);
-      if (has_keys) load(work.maps.k, shared.k, chunks.end - 1 - step);
+      if (has_values) load(work.maps.v, shared.v, step - Tiling::lag);
+      if (has_keys) load(work.maps.k, shared.k, step);
     }
   }
 }
@@ -194,11 +203,11 @@ __device__ __forceinline__ void start_output_and_logits(float (&o)[HeadDim / 2],
   }
 }
 
-/// Zeros for the rows of a tile of values from `from` on: their weights are 0, but 0 times what
+/// Zeros for the rows of a stage's values from `from` on: their weights are 0, but 0 times what
 /// memory holds behind a sequence's keys need not be.
 template <typename Tiling>
 __device__ void clear_values(SharedAddress v, int from, int thread) {
-  const int words = (Tiling::keys - from) * 32;
+  const int words = (Tiling::stage_keys - from) * 32;
   for (int panel = 0; panel < Tiling::panels; ++panel)
     for (int i = thread; i < words; i += warpgroup_size)
       store_shared(v + panel * Tiling::kv_panel + from * 128 + i * 4, 0u);
@@ -242,11 +251,14 @@ __device__ void consume(const ForwardWork& work, int consumer) {
     const VisibleBand band(shape, call.key_lengths, at.batch);
     LogitFactors factors(call, at.head, 1.0f);
     factors.constant += Weights::exponent_offset;
+    compute_here(factors.product);
     const int first_query = at.tile * Tiling::queries + consumer * 64;
     const Interval chunks = band.key_tiles(at.tile * Tiling::queries, Tiling::queries, keys);
     // Chunks that only other consumers see are passed over.
-    const Interval own =
+    Interval own =
         first_query < shape.seq_len ? band.key_tiles(first_query, 64, keys) : Interval{0, 0};
+    // It begins where a stage does.
+    if (own.begin < own.end) own.end += (chunks.end - own.end) % Tiling::stage_chunks;
     const int count = own.end - own.begin;
     const SharedAddress q = shared.q_tile(consumer, q_place.index);
 
@@ -279,17 +291,21 @@ __device__ void consume(const ForwardWork& work, int consumer) {
                       at_block(rows, block, Tiling::q_panel));
       pin(q_registers);
     }
-    const int before = count > 0 ? chunks.end - own.end : forward_steps(chunks);
-    const int after = count > 0 ? own.begin - chunks.begin : 0;
+    const int all = forward_stages<Tiling>(chunks.end - chunks.begin);
+    const int before = count > 0 ? (chunks.end - own.end) / Tiling::stage_chunks : all;
+    const int after = all - before - forward_stages<Tiling>(count);
     for (int step = 0; step < before; ++step) pass_over();
     if (count > 0) {
       const uint64_t q_operand = shared_operand(q), keys_operand = shared_operand(shared.k);
       const uint64_t values_operand = shared_operand(shared.v, Tiling::kv_panel);
-      const auto keys_at = [&](int stage) {
-        return advance(keys_operand, stage * Tiling::kv_bytes);
+      // Chunks of a stage are worked on by falling index.
+      const auto chunk_at = [&](uint64_t operand, int stage, int half) {
+        constexpr int last = Tiling::stage_chunks - 1;
+        return advance(operand, stage * Tiling::kv_bytes + max(last - half, 0) * keys * 128);
       };
-      const auto values_at = [&](int stage) {
-        return advance(values_operand, stage * Tiling::kv_bytes);
+      const auto keys_at = [&](int stage, int half) { return chunk_at(keys_operand, stage, half); };
+      const auto values_at = [&](int stage, int half) {
+        return chunk_at(values_operand, stage, half);
       };
       const bool is_cut = band.keys < shape.seq_len && band.keys < own.end * keys;
       const Interval whole = band.whole_key_tiles(first_query, 64, keys);
@@ -302,47 +318,56 @@ __device__ void consume(const ForwardWork& work, int consumer) {
                (Alibi && has_both_signs(first_query, 64, chunk * keys, keys));
       };
       const auto position = [&] { return LogitPosition{first_query + row, chunk * keys + column}; };
-      int previous = place.index;
+      int previous = place.index, here = place.index;
       // Starts the products of P of a chunk and of the keys of the second next one; `ready` is the
       // chunk between them.
       const auto multiply = [&](float(&s)[keys / 2], uint32_t(&p)[keys / 4],
-                                float(&ready)[keys / 2], bool is_first) {
+                                float(&ready)[keys / 2], int half, bool is_first) {
         products_wait<0>();
         pin(ready);
         pin(o);
-        give_back(previous);
         weights.rescale(o);
-        take_stage();
-        if (__builtin_expect(is_cut && is_first, 0)) {
-          clear_values<Tiling>(shared.v + place.index * Tiling::kv_bytes,
-                               band.keys - (own.end - 1) * keys, thread);
-          named_sync(own_warps, warpgroup_size);
+        if (half == 0 || Tiling::stage_chunks == 1) {
+          give_back(previous);
+          take_stage();
+          if (__builtin_expect(is_cut && is_first, 0)) {
+            clear_values<Tiling>(shared.v + place.index * Tiling::kv_bytes,
+                                 band.keys - own.end * keys + Tiling::stage_keys, thread);
+            named_sync(own_warps, warpgroup_size);
+          }
+          here = place.index;
+          go_on();  // the answer is here before the products are under way
+          previous = here;
         }
         --chunk;
-        const int here = place.index;
-        go_on();  // the answer is here before the products are under way
         pin(p);
         products_begin();
-        start_output_and_logits<HeadDim, keys>(o, p, values_at(here), s, q_operand, q_registers,
-                                               keys_at(here));
+        start_output_and_logits<HeadDim, keys>(o, p, values_at(here, half), s, q_operand,
+                                               q_registers, keys_at(here, half));
         products_commit();
-        previous = here;
       };
       take_stage();
       products_begin();
-      start_logits<HeadDim, keys>(s[0], q_operand, q_registers, keys_at(place.index));
+      start_logits<HeadDim, keys>(s[0], q_operand, q_registers, keys_at(place.index, 0));
       products_commit();
-      go_on();
-      take_stage();
-      products_wait<0>();
-      pin(s[0]);
-      give_back(previous);
-      previous = place.index;
-      if (count > 1) {
-        products_begin();
-        start_logits<HeadDim, keys>(s[1], q_operand, q_registers, keys_at(place.index));
+      if (Tiling::stage_chunks == 1) {
+        go_on();
+        take_stage();
+        products_wait<0>();
+        pin(s[0]);
+        give_back(previous);
+        previous = place.index;
+        if (count > 1) {
+          products_begin();
+          start_logits<HeadDim, keys>(s[1], q_operand, q_registers, keys_at(place.index, 1));
+        }
+        products_commit();
+      } else {
+        start_logits<HeadDim, keys>(s[1], q_operand, q_registers, keys_at(place.index, 1));
+        products_commit();
+        products_wait<1>();
+        pin(s[0]);
       }
-      products_commit();
       go_on();
       if (is_special())
         prepare_logits<true, Alibi>(s[0], factors, band, position());
@@ -350,7 +375,7 @@ __device__ void consume(const ForwardWork& work, int consumer) {
         prepare_logits<false, Alibi>(s[0], factors, band, position());
       for (bool is_first = true;; is_first = false) {
         weights.weigh(p[0], s[0], factors);
-        multiply(s[0], p[0], s[1], is_first);
+        multiply(s[0], p[0], s[1], 0, is_first);
         if (is_special()) {
           if (chunk < own.begin) break;
           prepare_logits<true, Alibi>(s[1], factors, band, position());
@@ -358,7 +383,7 @@ __device__ void consume(const ForwardWork& work, int consumer) {
           prepare_logits<false, Alibi>(s[1], factors, band, position());
         }
         weights.weigh(p[1], s[1], factors);
-        multiply(s[1], p[1], s[0], false);
+        multiply(s[1], p[1], s[0], 1, false);
         if (is_special()) {
           if (chunk < own.begin) break;
           prepare_logits<true, Alibi>(s[0], factors, band, position());

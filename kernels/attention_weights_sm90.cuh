@@ -28,24 +28,29 @@ namespace sigtrain::kernels {
 // (tanh.approx would cost as little as the short one, but its relative error is up to 1% at logits
 // of -10 and 5% at -14, where b = -ln(seq_len) puts most of them.)
 
-/// What is exponentiated is z = s log2(e) + 4, whose sign tells whether e is below 1/16; so 16 e is
-/// what comes out.
-constexpr float small_offset = 4.0f;
+/// The short way, for e up to h. 1 / (1 + e) is replaced by the straight line a - b e of least
+/// relative error on [0, h]: b = 1 / (1 + h + h^2 / 8), a = b (1 + h), relative error b h^2 / 8 =
+/// 4.6e-4, an eighth of what rounding to bf16 does. In y = e / (1 + h), which costs nothing as the
+/// constant of the logits takes the factor in, the line is a (1 - y). So the sigmoid is a constant
+/// times y (1 - y), and its slope e / (1 + e)^2 another one times y (1 - y)^2; constants are left
+/// to the end of what is summed.
+struct ShortSigmoid {
+  static constexpr float h = 0.0625f, b = 1.0f / (1.0f + h + h * h / 8.0f);
+  /// log2(1 / (1 + h)): exponents with it are those of y.
+  static constexpr float exponent_offset = -0.087462841f;
+  static constexpr float largest_exponent = -4.0874628f;  // log2(h / (1 + h))
+  static constexpr uint32_t largest_y = 0x3d713d71;       // h / (1 + h) as two bf16
+  /// sigmoid(s) over y (1 - y), and its derivative over y (1 - y)^2.
+  static constexpr float weight = (1.0f + h) * (1.0f + h) * b;
+  static constexpr float slope = (1.0f + h) * weight * b;
+};
 
-/// sigmoid(s) from 16 e <= 1. 1 / (1 + e) is replaced by the straight line a - b e of least
-/// relative error on [0, h], h = 1/16: b = 1 / (1 + h + h^2 / 8), a = b (1 + h), relative error b
-/// h^2 / 8 = 4.6e-4, an eighth of what rounding to bf16 does.
-__device__ __forceinline__ float sigmoid_small(float e) {
-  constexpr float h = 0.0625f, b = 1.0f / (1.0f + h + h * h / 8.0f), a = b * (1.0f + h);
-  return e * fmaf(-b * h * h, e, a * h);
-}
-
-/// sigmoid(s) of four logits, times `factor`, from their exponentials over `unit`; all four with
-/// one reciprocal, that of the product of the denominators (so if one is NaN, all are). The clamp
-/// keeps that product finite; sigmoid(s) is 1 to fp32 where it acts. Relative error a few parts in
-/// 10^7.
+/// sigmoid(s) of four logits, times `factor`, from their y; all four with one reciprocal, that of
+/// the product of the denominators (so if one is NaN, all are). The clamp keeps that product
+/// finite; sigmoid(s) is 1 to fp32 where it acts. Relative error a few parts in 10^7.
 __device__ __forceinline__ void sigmoid_quad(float& e0, float& e1, float& e2, float& e3,
-                                             float unit = 0.0625f, float factor = 1.0f) {
+                                             float factor = 1.0f) {
+  constexpr float unit = 1.0f + ShortSigmoid::h;
   const float a = min_or_nan(e0 * unit, 0x1p31f), b = min_or_nan(e1 * unit, 0x1p31f);
   const float c = min_or_nan(e2 * unit, 0x1p31f), d = min_or_nan(e3 * unit, 0x1p31f);
   const float one_b = 1.0f + b, one_d = 1.0f + d;
@@ -100,52 +105,110 @@ __device__ __forceinline__ bool is_edge(const VisibleBand& band, int query, int 
          (Alibi && has_both_signs(query, query_count, key, key_count));
 }
 
+/// x, which is not known before y >= 0 is. For the order of instructions: ptxas moves all
+/// multiply-adds of a chunk's exponents to its front, and one a clock keeps the tensor cores from
+/// their registers (0.6 clocks of theirs each, measured; one every other clock costs nothing).
+__device__ __forceinline__ float known_after(float x, float y) {
+  return __uint_as_float(__float_as_uint(x) + (__float_as_uint(y) >> 31));
+}
+
+/// The constant for exponent `i` of a thread's: groups of them, each with its exponentials begun
+/// before the next but one.
+constexpr int exponent_group = 8;
+template <int Count>
+__device__ __forceinline__ void take_turn(LogitFactors& in_turn, const LogitFactors& factors,
+                                          const float (&exponentials)[Count], int i) {
+  if (i % exponent_group == 0 && i >= 2 * exponent_group)
+    in_turn.constant = known_after(factors.constant, exponentials[i - exponent_group - 1]);
+}
+
 /// sigmoid of a thread's logits of `Columns` columns, in place and in two parts.
 template <int Columns, bool Alibi>
 class Sigmoids {
  public:
-  /// Products in, 16 times the exponentials out; 0 where not visible.
+  /// Products in, y out; 0 where not visible.
   template <bool Edge, typename Position>
   __device__ void exponentiate(float (&s)[Columns / 2], const LogitFactors& factors,
                                const VisibleBand& band, const Position& at) {
     const LinearDistance<Position> linear(factors, at);
+    LogitFactors in_turn = factors;
 #pragma unroll
-    for (int i = 0; i < Columns / 2; ++i) {
-      float z;
-      if (!Alibi)
-        z = factors.exponent(s[i]);
-      else
-        z = Edge ? factors.exponent(s[i], at.distance(0, i / 4, i & 3))
-                 : linear.exponent(factors, s[i], i / 4, i & 3);
-      if (Edge && !at.visible(band, 0, i / 4, i & 3)) z = -INFINITY;
-      uint32_t& all = negative_[i / group];
-      all = i % group == 0 ? __float_as_uint(z) : all & __float_as_uint(z);
-      s[i] = exp2_fast(z);
+    for (int i = 0; i < Columns / 2; i += 2) {
+      if (!Edge && !Alibi) take_turn(in_turn, factors, s, i);
+      float z[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int n = (i + j) / 4, e = (i + j) & 3;
+        if (!Alibi)
+          z[j] = in_turn.exponent(s[i + j]);
+        else
+          z[j] = Edge ? factors.exponent(s[i + j], at.distance(0, n, e))
+                      : linear.exponent(factors, s[i + j], n, e);
+        if (Edge && !at.visible(band, 0, n, e)) z[j] = -INFINITY;
+      }
+      // Of numbers below 0 the largest has the smallest bits, and numbers above 0 have smaller
+      // ones.
+      uint32_t& least = least_[i / group];
+      least =
+          __vimin3_u32(i % group == 0 ? ~0u : least, __float_as_uint(z[0]), __float_as_uint(z[1]));
+      s[i] = exp2_fast(z[0]);
+      s[i + 1] = exp2_fast(z[1]);
     }
   }
   /// What exponentiate() left in, weights out.
-  __device__ void finish(float (&e)[Columns / 2]) const {
+  __device__ void finish(float (&y)[Columns / 2]) const {
 #pragma unroll
     for (int first = 0; first < Columns / 2; first += group) {
-      if (__all_sync(0xffffffffu, static_cast<int>(negative_[first / group]) < 0)) {
+      if (is_small(first)) {
 #pragma unroll
-        for (int i = first; i < first + group; ++i) e[i] = sigmoid_small(e[i]);
-      } else {
-#pragma unroll
-        for (int i = first; i < first + group; i += 8) {
-          // Of one row each: a query that is NaN shall not make another one so.
-          sigmoid_quad(e[i], e[i + 1], e[i + 4], e[i + 5]);
-          sigmoid_quad(e[i + 2], e[i + 3], e[i + 6], e[i + 7]);
+        for (int i = first; i < first + group; ++i) {
+          const float weight = ShortSigmoid::weight * y[i];
+          y[i] = fmaf(-weight, y[i], weight);
         }
+      } else {
+        finish_exactly(y, first, 1.0f);
+      }
+    }
+  }
+  /// What exponentiate() left and dP in; weights over ShortSigmoid::weight and dS = dP P (1 - P)
+  /// over ShortSigmoid::slope out.
+  __device__ void differentiate(float (&y)[Columns / 2], float (&ds)[Columns / 2]) const {
+    constexpr float weight = ShortSigmoid::weight, slope = ShortSigmoid::slope;
+#pragma unroll
+    for (int first = 0; first < Columns / 2; first += group) {
+      if (is_small(first)) {
+#pragma unroll
+        for (int i = first; i < first + group; ++i) {
+          const float p = fmaf(-y[i], y[i], y[i]);
+          ds[i] *= fmaf(-p, y[i], p);
+          y[i] = p;
+        }
+      } else {
+        finish_exactly(y, first, 1.0f / weight);
+#pragma unroll
+        for (int i = first; i < first + group; ++i)
+          ds[i] *= y[i] * fmaf(-weight * weight / slope, y[i], weight / slope);
       }
     }
   }
 
  private:
   static constexpr int group =
-      Columns % 64 == 0 ? 32 : 16;  // a thread's logits of 64 or 32 columns
-  uint32_t
-      negative_[Columns / 2 / group];  // sign bit: all of the thread's z of a group are negative
+      Columns % 64 == 0 ? 32 : 16;       // a thread's logits of 64 or 32 columns
+  uint32_t least_[Columns / 2 / group];  // of the bits of a group's exponents
+
+  __device__ bool is_small(int first) const {
+    return __all_sync(0xffffffffu,
+                      least_[first / group] >= __float_as_uint(ShortSigmoid::largest_exponent));
+  }
+  __device__ static void finish_exactly(float (&y)[Columns / 2], int first, float factor) {
+#pragma unroll
+    for (int i = first; i < first + group; i += 8) {
+      // Of one row each: a query that is NaN shall not make another one so.
+      sigmoid_quad(y[i], y[i + 1], y[i + 4], y[i + 5], factor);
+      sigmoid_quad(y[i + 2], y[i + 3], y[i + 6], y[i + 7], factor);
+    }
+  }
 };
 
 /// Masks products, and with ALiBi makes exponents of them.
@@ -162,55 +225,70 @@ __device__ __forceinline__ void prepare_logits(float (&s)[Count], const LogitFac
   }
 }
 
-/// In the forward pass the short way is one multiply-add: with y = e / (1 + h), the straight line
-/// a - b e from above makes e (a - b e) a constant times y (1 - y), and what the weights have in
-/// common the output can be multiplied by at its end.
+/// x x - x of two packed numbers, rounded once.
+__device__ __forceinline__ uint32_t square_minus_self(uint32_t x) {
+  uint32_t y;
+  asm("{\n"
+      ".reg .b32 square;\n"
+      "mul.bf16x2 square, %1, %1;\n"  // one instruction with the next line
+      "sub.bf16x2 %0, square, %1;\n"
+      "}\n"
+      : "=r"(y)
+      : "r"(x));
+  return y;
+}
+
+/// In the forward pass the short way is one multiply-add of packed numbers: y is rounded to bf16
+/// before it and y^2 - y after it. That makes the weights' relative error 2.4e-3 on the average
+/// and 8e-3 at most, where rounding them once has 1.7e-3 and 4e-3.
 template <int Keys, bool Alibi>
 struct SigmoidWeights {
   static constexpr bool is_softmax = false;
-  static constexpr float h = 0.0625f;
-  static constexpr float exponent_offset = -0.087462841f;  // log2(1 / (1 + h))
-  /// Weight over y (1 - y).
-  static constexpr float factor = (1.0f + h) * (1.0f + h) / (1.0f + h + h * h / 8.0f);
-  /// log2(y) where e = h.
-  static constexpr float largest_small = -4.0874628f;
+  static constexpr float exponent_offset = ShortSigmoid::exponent_offset;
+  static constexpr float factor = -ShortSigmoid::weight;  // weight over y^2 - y
 
   float sum[2] = {};
-  bool wants_sum;
+  /// What the largest y of a chunk must be for there to be nothing more to do; no number that y can
+  /// be if sums are wanted.
+  uint32_t largest_y;
 
-  __device__ explicit SigmoidWeights(const AttentionForward& call) : wants_sum(call.row_sum) {}
+  __device__ explicit SigmoidWeights(const AttentionForward& call)
+      : largest_y(call.row_sum ? ~0u : ShortSigmoid::largest_y) {
+    compute_here(largest_y);
+  }
 
   __device__ void weigh(uint32_t (&p)[Keys / 4], float (&s)[Keys / 2],
                         const LogitFactors& factors) {
-    // Of numbers below 0 the largest has the smallest bits, and numbers above 0 have smaller ones.
-    uint32_t least[2] = {~0u, ~0u};
+    LogitFactors in_turn = factors;
+    uint32_t most[2] = {ShortSigmoid::largest_y, ShortSigmoid::largest_y};
 #pragma unroll
-    for (int i = 0; i < Keys / 2; i += 2) {
-      const float z0 = Alibi ? s[i] : factors.exponent(s[i]);
-      const float z1 = Alibi ? s[i + 1] : factors.exponent(s[i + 1]);
-      least[i / 2 & 1] = __vimin3_u32(least[i / 2 & 1], __float_as_uint(z0), __float_as_uint(z1));
-      s[i] = exp2_fast(z0);
-      s[i + 1] = exp2_fast(z1);
+    for (int i = 0; i < Keys / 2; i += 4) {
+      if (!Alibi) take_turn(in_turn, factors, s, i);
+#pragma unroll
+      for (int j = i; j < i + 4; ++j) s[j] = exp2_fast(Alibi ? s[j] : in_turn.exponent(s[j]));
+      const uint32_t y[2] = {pack_bf16(s[i], s[i + 1]), pack_bf16(s[i + 2], s[i + 3])};
+      most[i / 4 & 1] = __vimax3_u16x2(most[i / 4 & 1], y[0], y[1]);  // of numbers above 0
+      p[i / 2] = square_minus_self(y[0]);
+      p[i / 2 + 1] = square_minus_self(y[1]);
     }
-#pragma unroll
-    for (int i = 0; i < Keys / 4; ++i)
-      p[i] = pack_bf16(fmaf(-s[2 * i], s[2 * i], s[2 * i]),
-                       fmaf(-s[2 * i + 1], s[2 * i + 1], s[2 * i + 1]));
     pin(p);
-    const bool small =
-        __all_sync(0xffffffffu, min(least[0], least[1]) >= __float_as_uint(largest_small));
-    if (!small) {
+    most[0] = __vimax3_u16x2(most[0], most[1], most[1]);
+    if (!__all_sync(0xffffffffu, most[0] == largest_y)) {
+      if (__all_sync(0xffffffffu, most[0] == ShortSigmoid::largest_y)) {
 #pragma unroll
-      for (int i = 0; i < Keys / 2; i += 8) {
-        sigmoid_quad(s[i], s[i + 1], s[i + 4], s[i + 5], 1.0f + h, 1.0f / factor);
-        sigmoid_quad(s[i + 2], s[i + 3], s[i + 6], s[i + 7], 1.0f + h, 1.0f / factor);
+        for (int i = 0; i < Keys / 2; ++i) s[i] = fmaf(s[i], s[i], -s[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < Keys / 2; i += 8) {
+          sigmoid_quad(s[i], s[i + 1], s[i + 4], s[i + 5], 1.0f / factor);
+          sigmoid_quad(s[i + 2], s[i + 3], s[i + 6], s[i + 7], 1.0f / factor);
+        }
+#pragma unroll
+        for (int i = 0; i < Keys / 4; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
       }
+      // Without meaning where nobody wants them.
 #pragma unroll
-      for (int i = 0; i < Keys / 4; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
-    }
-    if (wants_sum) {
-#pragma unroll
-      for (int i = 0; i < Keys / 2; ++i) sum[i >> 1 & 1] += small ? fmaf(-s[i], s[i], s[i]) : s[i];
+      for (int i = 0; i < Keys / 2; ++i) sum[i >> 1 & 1] += s[i];
     }
   }
 
@@ -228,7 +306,7 @@ struct SigmoidWeights {
 /// A running reference and sum for each row (Milakov & Gimelshein 2018), in units of log2(e); the
 /// constant of the logits cancels: without ALiBi it enters log_sum_exp only.
 ///
-/// The reference need not be the maximum: it is near enough while no weight exceeds 2^slack. So
+/// The reference need not be the maximum: it is near enough while no weight exceeds 2^8. So
 /// weights are computed from the reference at hand, and only where one of a warp's is larger (in
 /// the first chunk, and seldom after it) is the maximum found, the weights computed again and the
 /// output rescaled. (That the rescaling can be put off is FlashAttention-4's idea.)
@@ -236,7 +314,7 @@ template <int Keys, bool Alibi>
 struct SoftmaxWeights {
   static constexpr bool is_softmax = true;
   static constexpr float exponent_offset = 0.0f;
-  static constexpr float slack = 8.0f;
+  static constexpr uint32_t largest = 0x43804380;  // 2^8 as two bf16
 
   float sum[2] = {}, reference[2] = {-INFINITY, -INFINITY}, correction[2];
   bool corrects;
@@ -250,21 +328,21 @@ struct SoftmaxWeights {
     // round away.
     const float product = Alibi ? 1.0f : factors.product;
     const float sum_before[2] = {sum[0], sum[1]};
-    // As integers, numbers above 0 are in order, and above those below 0; NaN is above all.
-    int most[2] = {0, 0};
+    uint32_t most[2] = {largest, largest};  // as integers, numbers above 0 are in order, below NaN
 #pragma unroll
-    for (int i = 0; i < Keys / 2; i += 2) {
-      const int half = i / 2 & 1;
-      const float z0 = fmaf(s[i], product, -reference[half]);
-      const float z1 = fmaf(s[i + 1], product, -reference[half]);
-      most[half] = __vimax3_s32(most[half], __float_as_int(z0), __float_as_int(z1));
-      const float e0 = exp2_fast(z0), e1 = exp2_fast(z1);
-      sum[half] += e0;
-      sum[half] += e1;
-      p[i / 2] = pack_bf16(e0, e1);
+    for (int i = 0; i < Keys / 2; i += 4) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float e0 = exp2_fast(fmaf(s[i + 2 * half], product, -reference[half]));
+        const float e1 = exp2_fast(fmaf(s[i + 2 * half + 1], product, -reference[half]));
+        sum[half] += e0;
+        sum[half] += e1;
+        p[i / 2 + half] = pack_bf16(e0, e1);
+      }
+      most[i / 4 & 1] = __vimax3_u16x2(most[i / 4 & 1], p[i / 2], p[i / 2 + 1]);
     }
     pin(p);
-    corrects = __any_sync(0xffffffffu, max(most[0], most[1]) > __float_as_int(slack));
+    corrects = __any_sync(0xffffffffu, __vimax3_u16x2(most[0], most[1], most[1]) != largest);
     if (corrects) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -335,8 +413,10 @@ struct RowStatistics {
 template <int Columns, bool Alibi>
 struct SigmoidGradientSm90 {
   static constexpr bool is_softmax = false;
-  static constexpr float exponent_offset = small_offset;
+  static constexpr float exponent_offset = ShortSigmoid::exponent_offset;
   using Formula = SigmoidGradient;
+  /// What weights and dS are multiples of where differentiate() has left them.
+  static constexpr float weight_unit = ShortSigmoid::weight, slope_unit = ShortSigmoid::slope;
   /// Makes 2^15 of the largest slope.
   static constexpr float slopes_up = 0x1p17f;
 
@@ -349,14 +429,11 @@ struct SigmoidGradientSm90 {
   }
   /// What exponentiate() left in, P out.
   __device__ void finish(float (&p)[Columns / 2]) const { sigmoids.finish(p); }
-  /// What exponentiate() left and dP in, P and dS out.
+  /// What exponentiate() left and dP in, P and dS out, in their units.
   template <typename Statistics>
   __device__ void differentiate(float (&p)[Columns / 2], float (&ds)[Columns / 2],
                                 const Statistics&) const {
-    finish(p);
-#pragma unroll
-    for (int i = 0; i < Columns / 2; ++i)
-      ds[i] = Formula::logit_gradient(Formula::slope(p[i]), ds[i], 0.0f);
+    sigmoids.differentiate(p, ds);
   }
 };
 
@@ -366,6 +443,7 @@ struct SoftmaxGradientSm90 {
   static constexpr bool is_softmax = true;
   static constexpr float exponent_offset = 0.0f;
   using Formula = SoftmaxGradient;
+  static constexpr float weight_unit = 1.0f, slope_unit = 1.0f;
   static constexpr float slopes_up = 0x1p15f;
 
   template <bool Edge, typename Position, typename Statistics>

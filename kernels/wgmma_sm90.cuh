@@ -45,6 +45,7 @@ template <typename Value>
 __device__ __forceinline__ void compute_here(Value& x) {
   asm volatile("" : "+r"(x));
 }
+__device__ __forceinline__ void compute_here(float& x) { asm volatile("" : "+f"(x)); }
 
 /// Keeps the compiler from moving what it does with these registers past this point.
 template <int Count>
