@@ -8,9 +8,11 @@
 namespace sigtrain::kernels {
 namespace {
 
-AttentionImpl fastest(const AttentionShape& shape) {
-  // Short sequences fill tiles of 128 or 192 positions badly (measured at ViT's 197).
-  const bool fills_tiles = shape.head_dim != 64 || shape.seq_len >= 256;
+/// Shorter sequences fill Hopper's tiles too badly (measured: docs/flash_sigmoid.md).
+constexpr int least_seq_len_forward = 129, least_seq_len_backward = 257;
+
+AttentionImpl fastest(const AttentionShape& shape, int least_seq_len) {
+  const bool fills_tiles = shape.head_dim != 64 || shape.seq_len >= least_seq_len;
   return attention_can_use_sm90(shape) && fills_tiles ? AttentionImpl::sm90 : AttentionImpl::sm80;
 }
 
@@ -21,11 +23,11 @@ bool attention_can_use_sm90(const AttentionShape& shape) {
 }
 
 AttentionImpl attention_forward_impl(const AttentionShape& shape, AttentionImpl impl) {
-  return impl != AttentionImpl::automatic ? impl : fastest(shape);
+  return impl != AttentionImpl::automatic ? impl : fastest(shape, least_seq_len_forward);
 }
 
 AttentionImpl attention_backward_impl(const AttentionShape& shape, AttentionImpl impl) {
-  return impl != AttentionImpl::automatic ? impl : fastest(shape);
+  return impl != AttentionImpl::automatic ? impl : fastest(shape, least_seq_len_backward);
 }
 
 size_t attention_backward_workspace(const AttentionShape& shape, AttentionImpl impl) {

@@ -18,9 +18,8 @@ int pairs_in_l2(const AttentionShape& shape) {
                                             int64_t{shape.batch} * shape.heads));
 }
 
-template <template <int, bool> typename Weights, int HeadDim, bool Alibi>
+template <template <int, bool> typename Weights, typename Tiling, bool Alibi>
 void launch(const AttentionForward& call, cudaStream_t stream) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
   const AttentionShape& shape = call.shape;
   ForwardWork work;
   work.call = call;
@@ -30,26 +29,26 @@ void launch(const AttentionForward& call, cudaStream_t stream) {
                heads_map(call.out, shape, shape.heads, 64)};
   work.order = {static_cast<int>(ceil_div(shape.seq_len, Tiling::queries)), shape.heads,
                 shape.batch * shape.heads, shape.causal ? pairs_in_l2(shape) : 1, false};
-  const auto kernel = &attention_sm90_forward_kernel<Weights, HeadDim, Alibi>;
+  const auto kernel = &attention_sm90_forward_kernel<Weights, Tiling, Alibi>;
   allow_shared_memory(kernel, Tiling::shared_bytes);
   const int blocks = std::min(device_limits().multiprocessors, work.order.count());
   kernel<<<blocks, Tiling::threads, Tiling::shared_bytes, stream>>>(work);
 }
 
-template <template <int, bool> typename Weights, int HeadDim>
+template <template <int, bool> typename Weights, typename Tiling>
 void launch_kind(const AttentionForward& call, cudaStream_t stream) {
   if (needs_distance(call))
-    launch<Weights, HeadDim, true>(call, stream);
+    launch<Weights, Tiling, true>(call, stream);
   else
-    launch<Weights, HeadDim, false>(call, stream);
+    launch<Weights, Tiling, false>(call, stream);
 }
 
-template <int HeadDim>
-void launch_head_dim(const AttentionForward& call, cudaStream_t stream) {
+template <typename Tiling>
+void launch_tiling(const AttentionForward& call, cudaStream_t stream) {
   if (call.shape.softmax)
-    launch_kind<SoftmaxWeights, HeadDim>(call, stream);
+    launch_kind<SoftmaxWeights, Tiling>(call, stream);
   else
-    launch_kind<SigmoidWeights, HeadDim>(call, stream);
+    launch_kind<SigmoidWeights, Tiling>(call, stream);
 }
 
 }  // namespace
@@ -66,11 +65,11 @@ void attention_sm90_forward(const AttentionForward& call, cudaStream_t stream) {
   if (call.shape.batch == 0 || call.shape.seq_len == 0) return;
   switch (call.shape.head_dim) {
     case 64:
-      return launch_head_dim<64>(call, stream);
+      return launch_tiling<ForwardTilingSm90<64>>(call, stream);
     case 128:
-      return launch_head_dim<128>(call, stream);
+      return launch_tiling<ForwardTilingSm90<128>>(call, stream);
     case 192:
-      return launch_head_dim<192>(call, stream);
+      return launch_tiling<ForwardTilingSm90<192>>(call, stream);
     default:
       reject_head_dim(call.shape.head_dim);
   }

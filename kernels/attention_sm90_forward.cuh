@@ -5,18 +5,21 @@
 // warp for keys and values, and one to draw the next tile), and two or three consumer warpgroups of
 // 64 queries each. They talk through mbarriers: `full` when a tile has arrived, `empty` when every
 // consumer is done with it. The grid is persistent: tiles of the next piece of work are on their
-// way while this one ends.
+// way while this one ends, and its output leaves while the next one is begun.
 //
-// A consumer has two chunks of 64 keys in hand, each with registers of its own. Its step, with S_c
+// A consumer has two chunks of keys in hand, each with registers of its own. Its step, with S_c
 // = Q K_c^T and P_c = weights of S_c:
 //
 //     weigh S_c: P_c                         while O += P_{c-1} V_{c-1} and S_{c+1} run
-//     wait for both, give back their stage
+//     wait for both
 //     issue O += P_c V_c and S_{c+2}         S_{c+2} where S_c was
 //
 // So what it waits for was issued a whole chunk's weights ago. (FlashAttention-3, Shah et al. 2024,
 // has one product of each kind on its way, and waits for the logits as soon as they are issued.)
-// What is issued together comes together: a stage holds V_c and K_{c+2}.
+// What is issued together comes together: V_c and K_{c+2} lie in one stage. At head_dim 64 a stage
+// holds a pair of chunks of each, and what it costs to wait for it and to find one's way in it is
+// paid half as often: arithmetic of any kind takes time from the tensor cores (see
+// attention_weights_sm90.cuh).
 //
 // ptxas lets products run on only if it can prove that nothing touches their registers, and proves
 // it across a loop's end only if the wait is for all of them. It gives up where one of them is
@@ -38,11 +41,10 @@ namespace sigtrain::kernels {
 
 /// How work is cut, by head dimension: what fits the registers (a consumer thread has head_dim / 2
 /// sums and, for each of two chunks, keys / 2 logits and keys / 4 packed weights) and 227 KiB of
-/// shared memory. A stage holds one chunk's values and the keys of the second next chunk.
+/// shared memory.
 template <int HeadDim>
 struct ForwardTilingSm90 {
-  static constexpr int consumers = HeadDim == 64 ? 3 : 2;
-  static constexpr int keys = 64;
+  static constexpr int head_dim = HeadDim, consumers = HeadDim == 64 ? 3 : 2, keys = 64;
   /// Chunks of keys that arrive together: what a stage costs is shared by them.
   static constexpr int stage_chunks = HeadDim == 64 ? 2 : 1;
   static constexpr int stages = HeadDim == 64 ? 4 : HeadDim == 128 ? 5 : 3;
@@ -106,36 +108,48 @@ struct ForwardWork {
 
 namespace forward_sm90 {
 
-/// Steps of a piece of work, each of which takes one stage: its values lag two chunks behind.
+/// The first of the 64 queries of a tile that are a consumer's. Three consumers take turns at the
+/// places, from head to head: where a sequence ends there may not be work for all of them. (For two
+/// it gained nothing.)
+template <typename Tiling>
+__device__ __forceinline__ int own_first_query(const AttentionShape& shape, const WorkTile& at,
+                                               int consumer) {
+  const int turn = Tiling::consumers == 3 ? at.batch * shape.heads + at.head : 0;
+  return at.tile * Tiling::queries + (consumer + turn) % Tiling::consumers * 64;
+}
+
+/// Stages that so many chunks of a tile take: values lag two chunks behind keys.
 template <typename Tiling>
 __device__ __forceinline__ int forward_stages(int chunks) {
   constexpr int per_stage = Tiling::stage_chunks;
   return chunks > 0 ? (chunks + per_stage - 1) / per_stage + Tiling::lag : 0;
 }
 
-template <int HeadDim>
+template <typename Tiling>
 __device__ void produce_queries(const ForwardWork& work) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
   const ForwardShared<Tiling> shared;
-  RingPlace<Tiling::q_buffers> place;
+  RingPlace<Tiling::q_buffers> places[Tiling::consumers];
   TicketDesk desk = shared.ticket_desk();
   for (int ticket; (ticket = desk.draw()) < work.order.count();) {
     const WorkTile at = work.order.at(ticket);
+#pragma unroll
     for (int consumer = 0; consumer < Tiling::consumers; ++consumer) {
+      const int first_query = own_first_query<Tiling>(work.call.shape, at, consumer);
+      if (first_query >= work.call.shape.seq_len) continue;
+      RingPlace<Tiling::q_buffers>& place = places[consumer];
       const SharedAddress full = shared.q_full(consumer, place.index);
       barrier_wait(shared.q_empty(consumer, place.index), place.parity ^ 1);
       barrier_expect(full, Tiling::q_bytes);
       for (int panel = 0; panel < Tiling::panels; ++panel)
         load_box(shared.q_tile(consumer, place.index) + panel * Tiling::q_panel, &work.maps.q,
-                 panel * 64, at.head, at.tile * Tiling::queries + consumer * 64, at.batch, full);
+                 panel * 64, at.head, first_query, at.batch, full);
+      place.advance();
     }
-    place.advance();
   }
 }
 
-template <int HeadDim>
+template <typename Tiling>
 __device__ void produce_keys_and_values(const ForwardWork& work) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
   const ForwardShared<Tiling> shared;
   const AttentionShape& shape = work.call.shape;
   const int group = shape.heads / shape.kv_heads;
@@ -165,10 +179,9 @@ __device__ void produce_keys_and_values(const ForwardWork& work) {
 }
 
 /// One of the products of 16 dimensions that s = Q K^T is the sum of.
-template <int HeadDim, int Keys>
-__device__ __forceinline__ void add_logits(float (&s)[Keys / 2], uint64_t q,
+template <typename Tiling>
+__device__ __forceinline__ void add_logits(float (&s)[Tiling::keys / 2], uint64_t q,
                                            const uint32_t* q_registers, uint64_t k, int step) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
   k = advance(k, step / 4 * Tiling::kv_panel + step % 4 * 32);
   if constexpr (Tiling::q_in_registers)
     product<false>(s, q_registers + 4 * step, k, step > 0);
@@ -177,29 +190,30 @@ __device__ __forceinline__ void add_logits(float (&s)[Keys / 2], uint64_t q,
 }
 
 /// Starts s = Q K^T.
-template <int HeadDim, int Keys>
-__device__ __forceinline__ void start_logits(float (&s)[Keys / 2], uint64_t q,
+template <typename Tiling>
+__device__ __forceinline__ void start_logits(float (&s)[Tiling::keys / 2], uint64_t q,
                                              const uint32_t* q_registers, uint64_t k) {
   forget(s);
 #pragma unroll
-  for (int step = 0; step < HeadDim / 16; ++step)
-    add_logits<HeadDim, Keys>(s, q, q_registers, k, step);
+  for (int step = 0; step < Tiling::head_dim / 16; ++step)
+    add_logits<Tiling>(s, q, q_registers, k, step);
 }
 
 /// Starts o += P V and s = Q K^T, a part of the one and of the other in turn, so that what one
 /// waits for before it can be issued is computed while the other one is.
-template <int HeadDim, int Keys>
-__device__ __forceinline__ void start_output_and_logits(float (&o)[HeadDim / 2],
-                                                        uint32_t (&p)[Keys / 4], uint64_t v,
-                                                        float (&s)[Keys / 2], uint64_t q,
+template <typename Tiling>
+__device__ __forceinline__ void start_output_and_logits(float (&o)[Tiling::head_dim / 2],
+                                                        uint32_t (&p)[Tiling::keys / 4], uint64_t v,
+                                                        float (&s)[Tiling::keys / 2], uint64_t q,
                                                         const uint32_t* q_registers, uint64_t k) {
   forget(s);
 #pragma unroll
-  for (int part = 0; part < Keys / 16; ++part) {
+  for (int part = 0; part < Tiling::keys / 16; ++part) {
     product<true>(o, p + part * 4, advance(v, part * 16 * 128), true);
 #pragma unroll
-    for (int step = part * HeadDim / Keys; step < (part + 1) * HeadDim / Keys; ++step)
-      add_logits<HeadDim, Keys>(s, q, q_registers, k, step);
+    for (int step = part * Tiling::head_dim / Tiling::keys;
+         step < (part + 1) * Tiling::head_dim / Tiling::keys; ++step)
+      add_logits<Tiling>(s, q, q_registers, k, step);
   }
 }
 
@@ -214,9 +228,8 @@ __device__ void clear_values(SharedAddress v, int from, int thread) {
   fence_async_shared();
 }
 
-template <template <int, bool> typename WeightsOf, int HeadDim, bool Alibi>
+template <template <int, bool> typename WeightsOf, typename Tiling, bool Alibi>
 __device__ void consume(const ForwardWork& work, int consumer) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
   constexpr int keys = Tiling::keys;
   using Weights = WeightsOf<keys, Alibi>;
   const int own_warps = 1 + consumer;  // the named barrier that unites them
@@ -246,58 +259,77 @@ __device__ void consume(const ForwardWork& work, int consumer) {
   int ticket = desk.draw_in_warp();
   WorkTile next{};
   if (ticket < work.order.count()) next = work.order.at(ticket);
+  const auto draw_next = [&] {
+    ticket = desk.draw_in_warp();
+    if (ticket < work.order.count()) next = work.order.at(ticket);
+    compute_here(next.tile);
+    compute_here(next.head);
+    compute_here(next.batch);
+  };
+  // An output is on its way from a buffer of queries while the next tile is begun, so that nobody
+  // waits for the copy to have read it.
+  int leaving = -1;
+  const auto give_back_queries = [&] {
+    if (thread == 0 && leaving >= 0) {
+      bulk_wait_read();
+      barrier_arrive(shared.q_empty(consumer, leaving));
+    }
+    leaving = -1;
+  };
+  const auto pass_over = [&] {
+    take_stage();
+    __syncwarp();  // no lane may still wait for this phase when the next one ends
+    give_back(place.index);
+    go_on();
+  };
   while (ticket < work.order.count()) {
     const WorkTile at = next;
     const VisibleBand band(shape, call.key_lengths, at.batch);
     LogitFactors factors(call, at.head, 1.0f);
     factors.constant += Weights::exponent_offset;
     compute_here(factors.product);
-    const int first_query = at.tile * Tiling::queries + consumer * 64;
+    const int first_query = own_first_query<Tiling>(shape, at, consumer);
     const Interval chunks = band.key_tiles(at.tile * Tiling::queries, Tiling::queries, keys);
+    const int all = forward_stages<Tiling>(chunks.end - chunks.begin);
+    if (first_query >= shape.seq_len) {
+      give_back_queries();
+      draw_next();
+      for (int step = 0; step < all; ++step) pass_over();
+      continue;
+    }
     // Chunks that only other consumers see are passed over.
-    Interval own =
-        first_query < shape.seq_len ? band.key_tiles(first_query, 64, keys) : Interval{0, 0};
+    Interval own = band.key_tiles(first_query, 64, keys);
     // It begins where a stage does.
     if (own.begin < own.end) own.end += (chunks.end - own.end) % Tiling::stage_chunks;
     const int count = own.end - own.begin;
     const SharedAddress q = shared.q_tile(consumer, q_place.index);
 
-    float o[HeadDim / 2], s[2][keys / 2];
-    uint32_t p[2][keys / 4], q_registers[HeadDim / 4];
+    float o[Tiling::head_dim / 2], s[2][keys / 2];
+    uint32_t p[2][keys / 4], q_registers[Tiling::head_dim / 4];
 #pragma unroll
     for (float& x : o) x = 0.0f;
     pin(o);
     Weights weights(call);
-    const auto draw_next = [&] {
-      ticket = desk.draw_in_warp();
-      if (ticket < work.order.count()) next = work.order.at(ticket);
-      compute_here(next.tile);
-      compute_here(next.head);
-      compute_here(next.batch);
-    };
-    const auto pass_over = [&] {
-      take_stage();
-      __syncwarp();  // no lane may still wait for this phase when the next one ends
-      give_back(place.index);
-      go_on();
-    };
-
     barrier_wait(shared.q_full(consumer, q_place.index), q_place.parity);
     if constexpr (Tiling::q_in_registers) {
       const SharedAddress rows = matrix_rows(q, warp * 16);
 #pragma unroll
-      for (int block = 0; block < HeadDim / 16; ++block)
+      for (int block = 0; block < Tiling::head_dim / 16; ++block)
         load_matrices(reinterpret_cast<uint32_t(&)[4]>(q_registers[4 * block]),
                       at_block(rows, block, Tiling::q_panel));
       pin(q_registers);
     }
-    const int all = forward_stages<Tiling>(chunks.end - chunks.begin);
     const int before = count > 0 ? (chunks.end - own.end) / Tiling::stage_chunks : all;
     const int after = all - before - forward_stages<Tiling>(count);
     for (int step = 0; step < before; ++step) pass_over();
     if (count > 0) {
-      const uint64_t q_operand = shared_operand(q), keys_operand = shared_operand(shared.k);
-      const uint64_t values_operand = shared_operand(shared.v, Tiling::kv_panel);
+      uint64_t q_operand = shared_operand(q), keys_operand = shared_operand(shared.k);
+      uint64_t values_operand = shared_operand(shared.v, Tiling::kv_panel);
+      if (!Tiling::q_in_registers) {  // computed here, and not anew in every step
+        compute_here(q_operand);
+        compute_here(keys_operand);
+        compute_here(values_operand);
+      }
       // Chunks of a stage are worked on by falling index.
       const auto chunk_at = [&](uint64_t operand, int stage, int half) {
         constexpr int last = Tiling::stage_chunks - 1;
@@ -342,13 +374,13 @@ __device__ void consume(const ForwardWork& work, int consumer) {
         --chunk;
         pin(p);
         products_begin();
-        start_output_and_logits<HeadDim, keys>(o, p, values_at(here, half), s, q_operand,
-                                               q_registers, keys_at(here, half));
+        start_output_and_logits<Tiling>(o, p, values_at(here, half), s, q_operand, q_registers,
+                                        keys_at(here, half));
         products_commit();
       };
       take_stage();
       products_begin();
-      start_logits<HeadDim, keys>(s[0], q_operand, q_registers, keys_at(place.index, 0));
+      start_logits<Tiling>(s[0], q_operand, q_registers, keys_at(place.index, 0));
       products_commit();
       if (Tiling::stage_chunks == 1) {
         go_on();
@@ -359,16 +391,17 @@ __device__ void consume(const ForwardWork& work, int consumer) {
         previous = place.index;
         if (count > 1) {
           products_begin();
-          start_logits<HeadDim, keys>(s[1], q_operand, q_registers, keys_at(place.index, 1));
+          start_logits<Tiling>(s[1], q_operand, q_registers, keys_at(place.index, 1));
         }
         products_commit();
       } else {
-        start_logits<HeadDim, keys>(s[1], q_operand, q_registers, keys_at(place.index, 1));
+        start_logits<Tiling>(s[1], q_operand, q_registers, keys_at(place.index, 1));
         products_commit();
         products_wait<1>();
         pin(s[0]);
       }
       go_on();
+      give_back_queries();
       if (is_special())
         prepare_logits<true, Alibi>(s[0], factors, band, position());
       else
@@ -396,11 +429,12 @@ __device__ void consume(const ForwardWork& work, int consumer) {
       pin(o);
       give_back(previous);
     } else {
+      give_back_queries();
       draw_next();
     }
     for (int step = 0; step < after; ++step) pass_over();
 
-    // The consumer's own queries, which only it has read, are the way to bulk writes.
+    // The output goes where the consumer's own queries were, which only it has read.
     float factor[2];
     const int64_t statistics =
         (static_cast<int64_t>(at.batch) * shape.heads + at.head) * shape.seq_len;
@@ -416,15 +450,18 @@ __device__ void consume(const ForwardWork& work, int consumer) {
       }
     }
     named_sync(own_warps, warpgroup_size);  // all of its products have read them
+    const auto complete = [&](int half, float sum) {
+      return fmaf(sum, factor[half], 0.0f);  // and not -0 where sigmoid's negative factor meets 0
+    };
     const SharedAddress out_rows = matrix_rows(q, warp * 16);
 #pragma unroll
-    for (int block = 0; block < HeadDim / 16; ++block) {
+    for (int block = 0; block < Tiling::head_dim / 16; ++block) {
       const float* x = o + 8 * block;
       store_matrices(at_block(out_rows, block, Tiling::q_panel),
-                     pack_bf16(x[0] * factor[0], x[1] * factor[0]),
-                     pack_bf16(x[2] * factor[1], x[3] * factor[1]),
-                     pack_bf16(x[4] * factor[0], x[5] * factor[0]),
-                     pack_bf16(x[6] * factor[1], x[7] * factor[1]));
+                     pack_bf16(complete(0, x[0]), complete(0, x[1])),
+                     pack_bf16(complete(1, x[2]), complete(1, x[3])),
+                     pack_bf16(complete(0, x[4]), complete(0, x[5])),
+                     pack_bf16(complete(1, x[6]), complete(1, x[7])));
     }
     fence_async_shared();
     named_sync(own_warps, warpgroup_size);
@@ -433,9 +470,9 @@ __device__ void consume(const ForwardWork& work, int consumer) {
         store_box(&work.maps.out, q + panel * Tiling::q_panel, panel * 64, at.head, first_query,
                   at.batch);
       bulk_commit();
-      bulk_wait_read();
-      barrier_arrive(shared.q_empty(consumer, q_place.index));
     }
+    leaving = q_place.index;
+    if (Tiling::q_buffers == 1) give_back_queries();
     q_place.advance();
   }
   if (thread == 0) bulk_wait();
@@ -443,10 +480,9 @@ __device__ void consume(const ForwardWork& work, int consumer) {
 
 }  // namespace forward_sm90
 
-template <template <int, bool> typename Weights, int HeadDim, bool Alibi>
-__global__ void __launch_bounds__(ForwardTilingSm90<HeadDim>::threads, 1)
+template <template <int, bool> typename Weights, typename Tiling, bool Alibi>
+__global__ void __launch_bounds__(Tiling::threads, 1)
     attention_sm90_forward_kernel(const __grid_constant__ ForwardWork work) {
-  using Tiling = ForwardTilingSm90<HeadDim>;
   if (threadIdx.x == 0) {
     const ForwardShared<Tiling> shared;
     for (int buffer = 0; buffer < Tiling::q_buffers; ++buffer) {
@@ -466,13 +502,13 @@ __global__ void __launch_bounds__(ForwardTilingSm90<HeadDim>::threads, 1)
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     give_registers<Tiling::producer_registers>();
-    if (threadIdx.x == 0) forward_sm90::produce_keys_and_values<HeadDim>(work);
-    if (threadIdx.x == 32) forward_sm90::produce_queries<HeadDim>(work);
+    if (threadIdx.x == 0) forward_sm90::produce_keys_and_values<Tiling>(work);
+    if (threadIdx.x == 32) forward_sm90::produce_queries<Tiling>(work);
     if (threadIdx.x == 64)
       ForwardShared<Tiling>().ticket_desk().serve(work.call.tickets, work.order.count());
   } else {
     take_registers<Tiling::consumer_registers>();
-    forward_sm90::consume<Weights, HeadDim, Alibi>(work, warpgroup - 1);
+    forward_sm90::consume<Weights, Tiling, Alibi>(work, warpgroup - 1);
   }
 }
 

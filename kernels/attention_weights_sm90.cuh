@@ -4,8 +4,7 @@
 //
 // Forward, prepare_logits() masks (and adds ALiBi's distances), and weigh() turns logits into
 // packed weights in one go: it guesses that the short way is right for the whole warp, and does the
-// rest again where that was wrong. So exponentials, which the special-function unit gives a warp
-// every 8 clocks, stand among the arithmetic for the ones before.
+// rest again where that was wrong.
 //
 // Backward, it comes in two parts. exponentiate() does one multiply-add and one exponential an
 // element, while the tensor cores work; differentiate() does the rest, as plain arithmetic without
@@ -20,11 +19,12 @@ namespace sigtrain::kernels {
 // ---- sigmoid
 //
 // The special-function unit gives 16 results a clock and the tensor cores take, at head_dim 64, 16
-// logits a clock; every instruction more also takes turns with the tensor cores at the registers.
-// So what a logit costs decides the speed. From the exponential e = 2^(s log2 e) of the logit there
-// are two ways on to sigmoid(s) = e / (1 + e). A warp takes the short one for a group of columns in
-// which all its e are below 1/16. With b = -ln(seq_len) that is nearly all of them; which one is
-// taken changes nothing but the last bits.
+// logits a clock; every instruction more, of whatever kind, also takes time from the tensor cores
+// (docs/flash_sigmoid.md). So what a logit costs in instructions decides the speed. From the
+// exponential e = 2^(s log2 e) of the logit there are three ways on to sigmoid(s) = e / (1 + e). A
+// warp takes the short one for a group of columns in which all its e are below 1/16. With b =
+// -ln(seq_len) that is nearly all of them; which one is taken changes nothing but the last bits of
+// bf16.
 // (tanh.approx would cost as little as the short one, but its relative error is up to 1% at logits
 // of -10 and 5% at -14, where b = -ln(seq_len) puts most of them.)
 
@@ -32,8 +32,8 @@ namespace sigtrain::kernels {
 /// relative error on [0, h]: b = 1 / (1 + h + h^2 / 8), a = b (1 + h), relative error b h^2 / 8 =
 /// 4.6e-4, an eighth of what rounding to bf16 does. In y = e / (1 + h), which costs nothing as the
 /// constant of the logits takes the factor in, the line is a (1 - y). So the sigmoid is a constant
-/// times y (1 - y), and its slope e / (1 + e)^2 another one times y (1 - y)^2; constants are left
-/// to the end of what is summed.
+/// times y (1 - y), and its slope e / (1 + e)^2 another one times y (1 - y)^2, of twice the error;
+/// constants are left to the end of what is summed.
 struct ShortSigmoid {
   static constexpr float h = 0.0625f, b = 1.0f / (1.0f + h + h * h / 8.0f);
   /// log2(1 / (1 + h)): exponents with it are those of y.
@@ -105,21 +105,9 @@ __device__ __forceinline__ bool is_edge(const VisibleBand& band, int query, int 
          (Alibi && has_both_signs(query, query_count, key, key_count));
 }
 
-/// x, which is not known before y >= 0 is. For the order of instructions: ptxas moves all
-/// multiply-adds of a chunk's exponents to its front, and one a clock keeps the tensor cores from
-/// their registers (0.6 clocks of theirs each, measured; one every other clock costs nothing).
+/// x, which is not known before y >= 0 is. For the order of instructions.
 __device__ __forceinline__ float known_after(float x, float y) {
   return __uint_as_float(__float_as_uint(x) + (__float_as_uint(y) >> 31));
-}
-
-/// The constant for exponent `i` of a thread's: groups of them, each with its exponentials begun
-/// before the next but one.
-constexpr int exponent_group = 8;
-template <int Count>
-__device__ __forceinline__ void take_turn(LogitFactors& in_turn, const LogitFactors& factors,
-                                          const float (&exponentials)[Count], int i) {
-  if (i % exponent_group == 0 && i >= 2 * exponent_group)
-    in_turn.constant = known_after(factors.constant, exponentials[i - exponent_group - 1]);
 }
 
 /// sigmoid of a thread's logits of `Columns` columns, in place and in two parts.
@@ -131,10 +119,14 @@ class Sigmoids {
   __device__ void exponentiate(float (&s)[Columns / 2], const LogitFactors& factors,
                                const VisibleBand& band, const Position& at) {
     const LinearDistance<Position> linear(factors, at);
+    // ptxas would begin with all multiply-adds; those of a group wait until the exponentials of the
+    // last but one are begun. Worth 5% at head_dim 64.
+    constexpr int in_group = 8;
     LogitFactors in_turn = factors;
 #pragma unroll
     for (int i = 0; i < Columns / 2; i += 2) {
-      if (!Edge && !Alibi) take_turn(in_turn, factors, s, i);
+      if (!Edge && !Alibi && i % in_group == 0 && i >= 2 * in_group)
+        in_turn.constant = known_after(factors.constant, s[i - in_group - 1]);
       float z[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -225,22 +217,44 @@ __device__ __forceinline__ void prepare_logits(float (&s)[Count], const LogitFac
   }
 }
 
-/// x x - x of two packed numbers, rounded once.
-__device__ __forceinline__ uint32_t square_minus_self(uint32_t x) {
-  uint32_t y;
+/// a b - c of packed numbers. ptxas makes one instruction of the two, which rounds once.
+__device__ __forceinline__ uint32_t multiply_subtract(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t difference;
   asm("{\n"
-      ".reg .b32 square;\n"
-      "mul.bf16x2 square, %1, %1;\n"  // one instruction with the next line
-      "sub.bf16x2 %0, square, %1;\n"
+      ".reg .b32 product;\n"
+      "mul.bf16x2 product, %1, %2;\n"
+      "sub.bf16x2 %0, product, %3;\n"
       "}\n"
-      : "=r"(y)
-      : "r"(x));
-  return y;
+      : "=r"(difference)
+      : "r"(a), "r"(b), "r"(c));
+  return difference;
+}
+__device__ __forceinline__ uint32_t multiply_packed(uint32_t a, uint32_t b) {
+  uint32_t product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  return product;
 }
 
+/// The middle way, for e up to 1/4, where for shorter sequences most groups with a large logit are:
+/// a parabola for 1 / (1 + e), so that the sigmoid is ShortSigmoid::weight times y (1 - y (c - d
+/// y)), of the same relative error. c and d are of least error among bf16 numbers.
+struct MiddleSigmoid {
+  static constexpr float c = 1.03125f, d = 0.77734375f;
+  static constexpr uint32_t minus_c = 0xbf84bf84, minus_d = 0xbf47bf47;  // twice, in bf16
+  static constexpr uint32_t largest_y = 0x3e713e71;  // 1/4 / (1 + h) as two bf16
+
+  __device__ static float minus(float y) { return fmaf(y * fmaf(-d, y, c), y, -y); }
+  /// Of two packed numbers.
+  __device__ static uint32_t minus(uint32_t y) {
+    return multiply_subtract(multiply_packed(y, multiply_subtract(y, minus_d, minus_c)), y, y);
+  }
+};
+
 /// In the forward pass the short way is one multiply-add of packed numbers: y is rounded to bf16
-/// before it and y^2 - y after it. That makes the weights' relative error 2.4e-3 on the average
-/// and 8e-3 at most, where rounding them once has 1.7e-3 and 4e-3.
+/// before it and y^2 - y after it. That makes the weights' relative error 2.4e-3 (root mean square)
+/// and 8e-3 at most, where rounding them once has 1.7e-3 and 4e-3. A part of it is systematic where
+/// y^2 is about what y is rounded by: weights of 0.0015 to 0.003 are 1.3e-3 too large, those of
+/// 0.003 to 0.006 1.6e-3 too small.
 template <int Keys, bool Alibi>
 struct SigmoidWeights {
   static constexpr bool is_softmax = false;
@@ -259,25 +273,22 @@ struct SigmoidWeights {
 
   __device__ void weigh(uint32_t (&p)[Keys / 4], float (&s)[Keys / 2],
                         const LogitFactors& factors) {
-    LogitFactors in_turn = factors;
     uint32_t most[2] = {ShortSigmoid::largest_y, ShortSigmoid::largest_y};
 #pragma unroll
     for (int i = 0; i < Keys / 2; i += 4) {
-      if (!Alibi) take_turn(in_turn, factors, s, i);
 #pragma unroll
-      for (int j = i; j < i + 4; ++j) s[j] = exp2_fast(Alibi ? s[j] : in_turn.exponent(s[j]));
+      for (int j = i; j < i + 4; ++j) s[j] = exp2_fast(Alibi ? s[j] : factors.exponent(s[j]));
       const uint32_t y[2] = {pack_bf16(s[i], s[i + 1]), pack_bf16(s[i + 2], s[i + 3])};
       most[i / 4 & 1] = __vimax3_u16x2(most[i / 4 & 1], y[0], y[1]);  // of numbers above 0
-      p[i / 2] = square_minus_self(y[0]);
-      p[i / 2 + 1] = square_minus_self(y[1]);
+      p[i / 2] = multiply_subtract(y[0], y[0], y[0]);
+      p[i / 2 + 1] = multiply_subtract(y[1], y[1], y[1]);
     }
     pin(p);
     most[0] = __vimax3_u16x2(most[0], most[1], most[1]);
     if (!__all_sync(0xffffffffu, most[0] == largest_y)) {
-      if (__all_sync(0xffffffffu, most[0] == ShortSigmoid::largest_y)) {
-#pragma unroll
-        for (int i = 0; i < Keys / 2; ++i) s[i] = fmaf(s[i], s[i], -s[i]);
-      } else {
+      constexpr uint32_t middle = MiddleSigmoid::largest_y;
+      const bool is_middle = __all_sync(0xffffffffu, __vmaxu2(most[0], middle) == middle);
+      if (!is_middle) {
 #pragma unroll
         for (int i = 0; i < Keys / 2; i += 8) {
           sigmoid_quad(s[i], s[i + 1], s[i + 4], s[i + 5], 1.0f / factor);
@@ -285,10 +296,16 @@ struct SigmoidWeights {
         }
 #pragma unroll
         for (int i = 0; i < Keys / 4; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
-      }
-      // Without meaning where nobody wants them.
+      } else if (!__all_sync(0xffffffffu, most[0] == ShortSigmoid::largest_y)) {
 #pragma unroll
-      for (int i = 0; i < Keys / 2; ++i) sum[i >> 1 & 1] += s[i];
+        for (int i = 0; i < Keys / 4; ++i)
+          p[i] = MiddleSigmoid::minus(pack_bf16(s[2 * i], s[2 * i + 1]));
+      }
+      if (largest_y != ShortSigmoid::largest_y) {
+#pragma unroll
+        for (int i = 0; i < Keys / 2; ++i)
+          sum[i >> 1 & 1] += is_middle ? MiddleSigmoid::minus(s[i]) : s[i];
+      }
     }
   }
 
@@ -298,7 +315,7 @@ struct SigmoidWeights {
 
   /// The factor that completes the output of row 8 half, and that row's statistics.
   __device__ float finish(int half, const LogitFactors&, float& row_sum, float&) const {
-    row_sum = sum_lanes<3>(sum[half]) * factor;
+    row_sum = fmaf(sum_lanes<3>(sum[half]), factor, 0.0f);  // not -0
     return factor;
   }
 };

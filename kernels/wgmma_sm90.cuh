@@ -25,7 +25,7 @@ __device__ __forceinline__ uint64_t shared_operand(SharedAddress begin, int pane
 }
 /// The same operand `bytes` further on.
 __device__ __forceinline__ uint64_t advance(uint64_t operand, int bytes) {
-  return operand + static_cast<uint64_t>(bytes >> 4);
+  return operand + (static_cast<uint32_t>(bytes) >> 4);
 }
 
 /// Where this lane's row goes when store_matrices() writes accumulators to a panel: rows `row` to
@@ -46,6 +46,7 @@ __device__ __forceinline__ void compute_here(Value& x) {
   asm volatile("" : "+r"(x));
 }
 __device__ __forceinline__ void compute_here(float& x) { asm volatile("" : "+f"(x)); }
+__device__ __forceinline__ void compute_here(uint64_t& x) { asm volatile("" : "+l"(x)); }
 
 /// Keeps the compiler from moving what it does with these registers past this point.
 template <int Count>

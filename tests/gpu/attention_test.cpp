@@ -4,6 +4,7 @@
 // these alone.
 #include "gpu_testing.h"
 #include "kernels/attention_checks.h"
+#include "kernels/launch.h"
 #include "tools/bench/attention_cases.h"
 
 namespace sigtrain {
@@ -51,6 +52,7 @@ TEST_P(AttentionOnGpu, AgreesWithTheCpuInDoubleAndWithItself) {
       const AttentionCheck check = check_attention(ops, problem, exact);
       for (size_t i = 0; i < check.errors.size(); ++i)
         EXPECT_LE(check.errors[i], AttentionCheck::tolerances[i]) << AttentionCheck::names[i];
+      EXPECT_TRUE(check.same_out_without_sums);
       if (way.deterministic) {
         EXPECT_TRUE(check.same_bits_twice);
       }
@@ -98,23 +100,35 @@ INSTANTIATE_TEST_SUITE_P(KindsAndHeadDims, AttentionOnGpu,
 TEST_F(GpuTest, AttentionWeightsAreAccurateFromMinus20To20) {
   // A query of zeros that sees one key: the sum of its weights is sigmoid(bias), in fp32.
   // fp32 holds bias * log2(e) to 2^-24 of 28.9, which is what the result is off by, and the special
-  // functions add 2^-22 each. Hopper's kernels (of these, head_dim 128) replace 1 / (1 + e) by a
-  // straight line where e <= 1/16, which is off by 4.6e-4 at most. The output is that weight times
-  // a value: the weight is rounded to bf16 (by Hopper's kernels there twice), and so is the output.
-  for (const auto& [head_dim, tolerance, roundings] :
-       {std::tuple<int64_t, double, int>{32, 0x1p-18, 2}, {128, 0x1p-11, 3}}) {
+  // functions add 2^-22 each. Hopper's kernels replace 1 / (1 + e) by a straight line or a parabola
+  // where e <= 1/4, which are off by 4.6e-4 at most. The output is that weight times a value: the
+  // weight is rounded to bf16 (by Hopper's kernels there twice), and so is the output.
+  using kernels::AttentionImpl;
+  struct Kernels {
+    int64_t head_dim;
+    AttentionImpl impl;
+    double tolerance;
+    int roundings;
+  };
+  std::vector<Kernels> all = {{32, AttentionImpl::sm80, 0x1p-18, 2}};
+  if (kernels::device_limits().compute_capability == 90)
+    for (const int64_t head_dim : {64, 128, 192})
+      all.push_back({head_dim, AttentionImpl::sm90, 0x1p-11, 3});
+  for (const Kernels& kernels : all) {
+    gpu().set_attention_impl(kernels.impl);
     for (double bias = -20.0; bias <= 20.0; bias += 0.25) {
-      AttentionCase one{"one key",
-                        {AttentionKind::sigmoid, 1, 1, 1, 1, head_dim, 0.0, bias, false, 0}};
+      SCOPED_TRACE(fmt::format("head_dim {}, bias {}", kernels.head_dim, bias));
+      AttentionCase one{
+          "one key", {AttentionKind::sigmoid, 1, 1, 1, 1, kernels.head_dim, 0.0, bias, false, 0}};
       AttentionProblem problem(one, 1);
       const AttentionResults got = problem.on_gpu(gpu()), exact = problem.on_cpu();
-      EXPECT_NEAR(got.row_sum[0] / exact.row_sum[0], 1.0, tolerance) << head_dim << ": " << bias;
+      EXPECT_NEAR(got.row_sum[0] / exact.row_sum[0], 1.0, kernels.tolerance);
       for (size_t i = 0; i < exact.out.size(); ++i)
         EXPECT_NEAR(got.out[i], exact.out[i],
-                    std::abs(exact.out[i]) * (tolerance + roundings * 0x1p-8))
-            << head_dim << ": " << bias;
+                    std::abs(exact.out[i]) * (kernels.tolerance + kernels.roundings * 0x1p-8));
     }
   }
+  gpu().set_attention_impl(AttentionImpl::automatic);
 }
 
 struct GuardedCase {
