@@ -1,7 +1,8 @@
 # Sourced by the other scripts: what the project needs from Debian or Ubuntu, and how to build it.
 # shellcheck shell=bash disable=SC2034
 
-say() { printf '\033[1m%s\033[0m\n' "$*"; }
+# say TEXT: in bold on a terminal.
+say() { if [ -t 1 ]; then printf '\033[1m%s\033[0m\n' "$*"; else printf '%s\n' "$*"; fi; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # install_packages PACKAGE...: those that are missing, through apt. Nothing is asked of apt when none is.

@@ -17,6 +17,7 @@
 #include "config/derived.h"
 #include "config/reader.h"
 #include "config/validate.h"
+#include "config/writer.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "data/fnv.h"
@@ -283,6 +284,14 @@ int main(int argc, char** argv) {
   app.add_flag("--dry-run", arguments.dry_run,
                "Print parameters, memory plan (see train.recompute) and FLOPs, and exit; with "
                "--device cuda also where there is no GPU");
+  app.add_flag_callback(
+         "--keys",
+         [] {
+           fmt::print("{}", config_reference());
+           throw CLI::Success();
+         },
+         "Print every key of a config with its default, what it means and may be, and exit")
+      ->trigger_on_parse();
   try {
     app.parse(argc, argv);
     init_log({});

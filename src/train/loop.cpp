@@ -169,6 +169,9 @@ class TrainingRun {
   void open_files(const LoopOptions& options, std::optional<int64_t> resume_step) {
     if (resume_step) {
       spdlog::info("resuming {} at step {}", options.resume->path().string(), progress_.step);
+      const std::string other = describe_other_schedule(*options.resume, config_);
+      if (!other.empty())
+        spdlog::warn("from here on the learning rate follows another schedule: {}", other);
       for (const auto& path : set_aside_after(folder_ / "checkpoints", progress_.step)) {
         spdlog::warn("{}: from after the step resumed, set aside", path.string());
       }

@@ -111,6 +111,32 @@ void distribute(const SafetensorsReader* file, Ops& ops, DataParallel& ranks,
   }
 }
 
+struct Difference {
+  std::string key, before, now;
+};
+
+/// The keys of a section that have other values in two configs.
+template <typename Section>
+std::vector<Difference> differences(const Section& before, const Section& now,
+                                    const std::string& name) {
+  std::vector<Difference> result;
+  for_each_value(
+      before,
+      [&](const std::string& key, const auto&, const auto& value) {
+        result.push_back({key, value_text(value), {}});
+      },
+      name);
+  size_t next = 0;
+  for_each_value(
+      now,
+      [&](const std::string&, const auto&, const auto& value) {
+        result[next++].now = value_text(value);
+      },
+      name);
+  std::erase_if(result, [](const Difference& both) { return both.before == both.now; });
+  return result;
+}
+
 }  // namespace
 
 std::filesystem::path save_snapshot(const std::filesystem::path& folder, const Config& config,
@@ -200,21 +226,24 @@ void check_same_model(const CheckpointReader& checkpoint, const Config& config) 
         "config",
         checkpoint.path().string(), enum_name(saved.task), enum_name(config.task));
   }
-  const ModelConfig& theirs = saved.model;
-  std::vector<std::string> their_values;
-  for_each_value(theirs, [&](const std::string&, const auto&, const auto& value) {
-    their_values.push_back(value_text(value));
-  });
-  size_t next = 0;
-  for_each_value(
-      config.model,
-      [&](const std::string& path, const auto&, const auto& value) {
-        const std::string their_value = their_values[next++], own_value = value_text(value);
-        if (their_value == own_value) return;
-        throw Error("{} was trained with {} {}, this config says {}; to go on with it, set it back",
-                    checkpoint.path().string(), path, their_value, own_value);
-      },
-      "model");
+  for (const Difference& difference : differences(saved.model, config.model, "model")) {
+    throw Error("{} was trained with {} {}, this config says {}; to go on with it, set it back",
+                checkpoint.path().string(), difference.key, difference.before, difference.now);
+  }
+}
+
+std::string describe_other_schedule(const CheckpointReader& checkpoint, const Config& config) {
+  const Config saved = config_of(checkpoint);
+  std::vector<Difference> found = differences(saved.schedule, config.schedule, "schedule");
+  for (const Difference& difference : differences(saved.train, config.train, "train"))
+    if (difference.key == "train.steps") found.push_back(difference);
+  for (const Difference& difference : differences(saved.optimizer, config.optimizer, "optimizer"))
+    if (difference.key == "optimizer.learning_rate") found.push_back(difference);
+  std::string text;
+  for (const Difference& difference : found)
+    text += fmt::format("{}{} is {}, was {}", text.empty() ? "" : "; ", difference.key,
+                        difference.now, difference.before);
+  return text;
 }
 
 }  // namespace sigtrain

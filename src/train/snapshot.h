@@ -36,4 +36,8 @@ void load_weights(const CheckpointReader* checkpoint, Ops& ops, DataParallel& ra
 /// its section `model` that differs from this one.
 void check_same_model(const CheckpointReader& checkpoint, const Config& config);
 
+/// What of the learning rate's schedule this config has otherwise than the checkpoint's, as
+/// "train.steps is 400, was 200"; empty if nothing.
+std::string describe_other_schedule(const CheckpointReader& checkpoint, const Config& config);
+
 }  // namespace sigtrain

@@ -98,8 +98,9 @@ TEST_F(Resume, FromAnEarlierStepSetsTheLaterOnesAside) {
   const auto whole = metrics("a");
   const ProcessResult result =
       train_well({"--set", "run.name=a", "--resume", checkpoint("a", 8).string()});
-  EXPECT_THAT(result.out, AllOf(HasSubstr("resuming"), HasSubstr("at step 8"),
-                                HasSubstr("abandoned_step_00000012")));
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("resuming"), HasSubstr("at step 8"),
+                    HasSubstr("abandoned_step_00000012"), Not(HasSubstr("another schedule"))));
   EXPECT_TRUE(fs::exists(runs("a") / "checkpoints/abandoned_step_00000016"));
   EXPECT_EQ(metrics("a"), whole);
 }
@@ -110,6 +111,15 @@ TEST_F(Resume, AFinishedRunSaysSo) {
   const ProcessResult result = train_well({"--resume", "auto"});
   EXPECT_THAT(result.out, HasSubstr("all 16 steps are done; a larger train.steps goes on"));
   EXPECT_EQ(metrics("small"), whole);
+}
+
+TEST_F(Resume, ALongerRunSaysThatItsScheduleIsAnother) {
+  train_well({});
+  const ProcessResult result =
+      train_well({"--resume", "auto", "--set", "train.steps=20", "optimizer.learning_rate=0.002"});
+  EXPECT_THAT(result.out,
+              HasSubstr("from here on the learning rate follows another schedule: train.steps is "
+                        "20, was 16; optimizer.learning_rate is 0.002, was "));
 }
 
 TEST_F(Resume, TheSpeedIsThatOfTheStepsDoneSince) {
