@@ -123,8 +123,8 @@ class TrainingRun {
   }
 
   void run() {
-    if (progress_.step >= config_.train.steps) {
-      spdlog::info("all {} steps are done; a larger train.steps goes on", config_.train.steps);
+    if (is_done()) {
+      spdlog::info("all {} steps are done; a larger train.steps goes on", progress_.step);
       return;
     }
     const StopSignal received;
@@ -166,9 +166,12 @@ class TrainingRun {
   }
 
  private:
+  bool is_done() const { return progress_.step >= config_.train.steps; }
+
   void open_files(const LoopOptions& options, std::optional<int64_t> resume_step) {
     if (resume_step) {
       spdlog::info("resuming {} at step {}", options.resume->path().string(), progress_.step);
+      if (is_done()) return;  // and the files stay as they are
       const std::string other = describe_other_schedule(*options.resume, config_);
       if (!other.empty())
         spdlog::warn("from here on the learning rate follows another schedule: {}", other);

@@ -38,7 +38,8 @@ TEST_F(Errors, OfTheCommandLine) {
   expect_error(run("generate", {"x", "--temperature", "-1"}), 2, {"--temperature"});
   const ProcessResult keys = run("trainer", {"--keys"});
   EXPECT_EQ(keys.exit_code, 0);
-  EXPECT_THAT(keys.out, AllOf(HasSubstr("train.recompute: none\n"), HasSubstr("\nlog.peak_tflops: 0\n")));
+  EXPECT_THAT(keys.out,
+              AllOf(HasSubstr("train.recompute: none\n"), HasSubstr("\nlog.peak_tflops: 0\n")));
   const ProcessResult help = run("trainer", {"--help"});
   EXPECT_EQ(help.exit_code, 0);
   for (const char* flag :

@@ -111,6 +111,14 @@ TEST_F(Resume, AFinishedRunSaysSo) {
   const ProcessResult result = train_well({"--resume", "auto"});
   EXPECT_THAT(result.out, HasSubstr("all 16 steps are done; a larger train.steps goes on"));
   EXPECT_EQ(metrics("small"), whole);
+
+  // Nothing is trained, so the files are still those of the run that was.
+  const std::string config = slurp(runs("small") / "config.yaml");
+  const ProcessResult shorter = train_well({"--resume", "auto", "--set", "train.steps=12"});
+  EXPECT_THAT(shorter.out,
+              AllOf(HasSubstr("all 16 steps are done"), Not(HasSubstr("another schedule"))));
+  EXPECT_EQ(slurp(runs("small") / "config.yaml"), config);
+  EXPECT_EQ(metrics("small"), whole);
 }
 
 TEST_F(Resume, ALongerRunSaysThatItsScheduleIsAnother) {
