@@ -116,7 +116,9 @@ std::string describe_plan(const MemoryPlan& plan, const Config& config, const Ta
                         "workspace", "left out");
   text += plan_line("batches", plan.batches) + plan_line("total", plan.total());
   text += fmt::format("\ncompute\n  {:<32} {:>14.4g}  (matrix products, forward and backward)\n",
-                      fmt::format("FLOPs {} {}", task.unit() == "image" ? "an" : "a", task.unit()),
+                      task.unit() == "audio_second" ? "FLOPs a second of audio"
+                      : task.unit() == "image"      ? "FLOPs an image"
+                                                    : fmt::format("FLOPs a {}", task.unit()),
                       plan.flops_per_unit);
   return text;
 }

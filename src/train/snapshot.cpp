@@ -204,6 +204,10 @@ void load_weights(const CheckpointReader* checkpoint, Ops& ops, DataParallel& ra
     std::optional<HostTensors> read;
     together(ranks.group(), [&] {
       if (!ranks.group().is_root()) return;
+      if (!(config_of(*checkpoint).optimizer.ema_decay > 0.0)) {
+        throw Error("{} has no averaged weights: its run had optimizer.ema_decay 0",
+                    checkpoint->path().string());
+      }
       read.emplace(parameters, parameters.master(), "ema.");
       for (const NamedTensor& weight : read->named())
         checkpoint->optimizer().read(weight.name, weight.tensor);

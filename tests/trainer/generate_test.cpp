@@ -50,6 +50,14 @@ TEST_F(Generate, ReadsARunOrACheckpoint) {
   EXPECT_NE(sample({"--average", "--temperature", "2"}), sample({"--temperature", "2"}));
 }
 
+TEST_F(Generate, SaysThatARunKeptNoAverages) {
+  train_well({"--set", "run.name=plain", "optimizer.ema_decay=0", "train.steps=2"});
+  const ProcessResult result = run("generate", {"runs/plain", "--average"});
+  EXPECT_EQ(result.exit_code, 1) << result.output();
+  EXPECT_THAT(result.output(), HasSubstr("step_00000002 has no averaged weights: its run had "
+                                         "optimizer.ema_decay 0"));
+}
+
 TEST_F(Generate, PassesOverADamagedCheckpoint) {
   const std::string before = sample({}, "runs/small/checkpoints/step_00000004");
   flip_byte(checkpoint("small", 8) / "model.safetensors");
