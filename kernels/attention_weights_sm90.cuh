@@ -243,6 +243,7 @@ struct MiddleSigmoid {
   static constexpr uint32_t minus_c = 0xbf84bf84, minus_d = 0xbf47bf47;  // twice, in bf16
   static constexpr uint32_t largest_y = 0x3e713e71;  // 1/4 / (1 + h) as two bf16
 
+  /// -y (1 - y (c - d y)), the sigmoid over -ShortSigmoid::weight.
   __device__ static float minus(float y) { return fmaf(y * fmaf(-d, y, c), y, -y); }
   /// Of two packed numbers.
   __device__ static uint32_t minus(uint32_t y) {
@@ -301,7 +302,7 @@ struct SigmoidWeights {
         for (int i = 0; i < Keys / 4; ++i)
           p[i] = MiddleSigmoid::minus(pack_bf16(s[2 * i], s[2 * i + 1]));
       }
-      if (largest_y != ShortSigmoid::largest_y) {
+      if (largest_y != ShortSigmoid::largest_y) {  // sums are wanted
 #pragma unroll
         for (int i = 0; i < Keys / 2; ++i)
           sum[i >> 1 & 1] += is_middle ? MiddleSigmoid::minus(s[i]) : s[i];

@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
-#include <string>
 #include <vector>
 
 #include "kernels/wgmma_sm90.cuh"
@@ -95,7 +94,9 @@ struct LeastOfThree {
   }
 };
 
-/// Clocks that each warpgroup took, [blocks, warpgroups]; the producer's place is the arithmetic's.
+/// `clocks` [blocks, warpgroups] receives how long each warpgroup took: the first two for
+/// `products` turns of 8 products each, the third for `rounds` of chains * repeats instructions;
+/// the last one does nothing.
 template <typename Instruction>
 __global__ void __launch_bounds__(threads, 1)
     beside_products_kernel(long long* clocks, int products, int rounds, float seed) {
@@ -197,6 +198,11 @@ void measure(int blocks) {
   constexpr double in_round = chains * repeats;
   const double alone = run<Instruction>(blocks, 0, rounds).arithmetic / rounds / in_round;
   const double undisturbed = run<Instruction>(blocks, turns, 0).products;
+  if (alone < 0.5 || undisturbed < turns) {
+    std::fprintf(stderr, "error: %s: the compiler has left out what was to be measured\n",
+                 Instruction::name);
+    std::exit(1);
+  }
   // Arithmetic for longer than products can take beside it.
   const int enough = static_cast<int>(6 * undisturbed / (alone * in_round));
   const Clocks both = run<Instruction>(blocks, turns, enough);
