@@ -42,10 +42,18 @@ class BackwardLayoutSm90 {
 template <int HeadDim>
 int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic) {
   const int pairs = shape.batch * shape.kv_heads;
+  const int64_t blocks = device_limits().multiprocessors;
+  const auto in_equal_groups = [&](int64_t at_once) {  // so that the last one fills the device too
+    return static_cast<int>(ceil_div(pairs, ceil_div(pairs, at_once)));
+  };
   if (!deterministic) {
-    // What tiles of one head share is queries, d_out and sums of dQ: they should stay in L2.
+    if (!shape.causal) return 1;
+    // What tiles of one head share is queries, d_out and sums of dQ: they should stay in L2. But
+    // the more blocks work on a pair, the more of them add to the same sums at a time, as all end
+    // with the same queries: long sequences are fastest with eight to a pair. (Without a mask
+    // blocks keep in step, and it makes no difference.)
     const int64_t shared = int64_t{8} * shape.seq_len * HeadDim * (shape.heads / shape.kv_heads);
-    return shape.causal ? static_cast<int>(std::clamp<int64_t>((24 << 20) / shared, 1, pairs)) : 1;
+    return in_equal_groups(std::max<int64_t>((24 << 20) / shared, ceil_div(blocks, 8)));
   }
   // Blocks of one pair follow each other through its queries, and each runs later than the one in
   // front of it by what a share takes to arrive, a step or two. While few blocks work on a pair
@@ -53,11 +61,8 @@ int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic
   // tiles, those that draw the next tiles do not catch up with the last ones. Under a causal mask
   // blocks begin at their keys' positions and wait there for those in front of them to come by:
   // three at a time were best. (They pass by the same queries shortly after one another, so that
-  // the rest of the pair need not be in L2.) Groups are equal, so that the last one fills the
-  // device too.
-  const int64_t blocks = device_limits().multiprocessors;
-  const int64_t wanted = ceil_div(blocks, shape.causal ? 3 : std::max(key_tiles / 4, 1));
-  return static_cast<int>(ceil_div(pairs, ceil_div(pairs, wanted)));
+  // the rest of the pair need not be in L2.)
+  return in_equal_groups(ceil_div(blocks, shape.causal ? 3 : std::max(key_tiles / 4, 1)));
 }
 
 template <template <int, bool> typename Gradient, int HeadDim, bool Alibi>
