@@ -157,8 +157,8 @@ __device__ void produce(const BackwardWorkSm90& work) {
   RingPlace<1> kv;
   RingPlace<Tiling::q_stages> q;
   RingPlace<Tiling::d_out_stages> d_out;
-  for (int ticket; (ticket = desk.draw()) < work.order.count(); kv.advance()) {
-    const KeyTileWork<Tiling> tile(work.call.forward, work.order.at(ticket));
+  for (WorkTile next; desk.draw(next); kv.advance()) {
+    const KeyTileWork<Tiling> tile(work.call.forward, next);
     barrier_wait(shared.kv_empty(), kv.parity ^ 1);
     barrier_expect(shared.kv_full(), 2 * Tiling::kv_bytes);
     for (int panel = 0; panel < Tiling::panels; ++panel) {
@@ -206,8 +206,8 @@ __device__ void add_shares(const BackwardWorkSm90& work, int consumer) {
     add_release(arriving, 1);
     arriving = nullptr;
   };
-  for (int ticket; (ticket = desk.draw()) < work.order.count();) {
-    const KeyTileWork<Tiling> tile(work.call.forward, work.order.at(ticket));
+  for (WorkTile next; desk.draw(next);) {
+    const KeyTileWork<Tiling> tile(work.call.forward, next);
     for (int step = 0; step < tile.steps(); ++step, place.advance()) {
       const int query_tile = tile.query_tile(step);
       const int64_t part =
@@ -337,8 +337,8 @@ __device__ void consume(const BackwardWorkSm90& work, int consumer) {
   };
   float dk[HeadDim / 2], dv[HeadDim / 2];
 
-  for (int ticket; (ticket = desk.draw_in_warp()) < work.order.count(); kv.advance()) {
-    const KeyTileWork<Tiling> tile(work.call.forward, work.order.at(ticket));
+  for (WorkTile next; desk.draw_in_warp(next); kv.advance()) {
+    const KeyTileWork<Tiling> tile(work.call.forward, next);
     const int steps = tile.steps();
     const int own_first_key = tile.first_key + consumer * 64;
     barrier_wait(shared.kv_full(), kv.parity);
@@ -548,7 +548,7 @@ __global__ void __launch_bounds__(BackwardTilingSm90<HeadDim>::threads, 1)
     give_registers<Tiling::producer_registers>();
     if (threadIdx.x == 0) backward_sm90::produce<softmax, HeadDim>(work);
     if (threadIdx.x == 32)
-      BackwardShared<Tiling>().ticket_desk().serve(work.call.forward.tickets, work.order.count());
+      BackwardShared<Tiling>().ticket_desk().serve(work.call.forward.tickets, work.order);
     if (threadIdx.x == 64) backward_sm90::add_shares<HeadDim>(work, 0);
     if (threadIdx.x == 96) backward_sm90::add_shares<HeadDim>(work, 1);
   } else {

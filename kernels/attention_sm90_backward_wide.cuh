@@ -264,8 +264,7 @@ __device__ inline void produce_keys(const WideBackwardWork& work) {
   const WideKeysShared shared;
   TicketDesk desk = shared.ticket_desk();
   RingPlace<1> kv;
-  for (int ticket; (ticket = desk.draw()) < work.key_tiles.count(); kv.advance()) {
-    const WorkTile at = work.key_tiles.at(ticket);
+  for (WorkTile at; desk.draw(at); kv.advance()) {
     barrier_wait(shared.kv_empty(), kv.parity ^ 1);
     barrier_expect(shared.kv_full(), 2 * Tiling::box_bytes);
     load_rows(shared.k, &work.k, at, at.head, at.tile * Tiling::keys, shared.kv_full());
@@ -280,8 +279,8 @@ __device__ void produce_queries(const WideBackwardWork& work) {
   TicketDesk desk = shared.ticket_desk();
   RingPlace<Tiling::q_stages> q;
   RingPlace<Tiling::d_out_stages> d_out;
-  for (int ticket; (ticket = desk.draw()) < work.key_tiles.count();) {
-    const KeyTileWork<Tiling> tile(work.call.forward, work.key_tiles.at(ticket));
+  for (WorkTile next; desk.draw(next);) {
+    const KeyTileWork<Tiling> tile(work.call.forward, next);
 #pragma unroll 1
     for (int step = 0; step < tile.steps(); ++step, q.advance(), d_out.advance()) {
       const int head = tile.head(step), first_query = tile.query_tile(step) * Tiling::queries;
@@ -357,8 +356,8 @@ __device__ void sum_dv(const WideBackwardWork& work) {
   RingPlace<Tiling::q_stages> q;
   RingPlace<Tiling::d_out_stages> d_out;  // of the step before
   uint32_t count = 0;  // steps so far: slopes of step n are phase n / 2 of buffer n % 2
-  for (int ticket; (ticket = desk.draw_in_warp()) < work.key_tiles.count(); kv.advance()) {
-    const KeyTileWork<Tiling> tile(work.call.forward, work.key_tiles.at(ticket));
+  for (WorkTile next; desk.draw_in_warp(next); kv.advance()) {
+    const KeyTileWork<Tiling> tile(work.call.forward, next);
     const int steps = tile.steps();
     float dv[96], s[32];
     uint32_t k[48], p[16];
@@ -455,8 +454,8 @@ __device__ void sum_dk(const WideBackwardWork& work) {
   RingPlace<Tiling::q_stages> q;  // of the step before
   RingPlace<Tiling::d_out_stages> d_out;
   uint32_t count = 0;
-  for (int ticket; (ticket = desk.draw_in_warp()) < work.key_tiles.count(); kv.advance()) {
-    const KeyTileWork<Tiling> tile(work.call.forward, work.key_tiles.at(ticket));
+  for (WorkTile next; desk.draw_in_warp(next); kv.advance()) {
+    const KeyTileWork<Tiling> tile(work.call.forward, next);
     const int steps = tile.steps();
     float dk[96], dp[32];
     uint32_t v[48], ds[16];
@@ -563,8 +562,7 @@ __device__ inline void load_queries(const WideBackwardWork& work) {
   const WideQueriesShared shared;
   TicketDesk desk = shared.ticket_desk();
   RingPlace<1> q;
-  for (int ticket; (ticket = desk.draw()) < work.query_tiles.count(); q.advance()) {
-    const WorkTile at = work.query_tiles.at(ticket);
+  for (WorkTile at; desk.draw(at); q.advance()) {
     const auto load = [&](SharedAddress to, const CUtensorMap& map, int consumer,
                           SharedAddress full, SharedAddress empty) {
       barrier_wait(empty, q.parity ^ 1);
@@ -587,8 +585,8 @@ __device__ inline void load_keys_and_values(const WideBackwardWork& work) {
   TicketDesk desk = shared.ticket_desk();
   RingPlace<Tiling::k_stages> k;
   RingPlace<Tiling::v_stages> v;
-  for (int ticket; (ticket = desk.draw()) < work.query_tiles.count();) {
-    const QueryTileWork tile(work.call.forward, work.query_tiles.at(ticket));
+  for (WorkTile next; desk.draw(next);) {
+    const QueryTileWork tile(work.call.forward, next);
 #pragma unroll 1
     for (int chunk = tile.chunks.begin; chunk < tile.chunks.end;
          ++chunk, k.advance(), v.advance()) {
@@ -632,8 +630,8 @@ __device__ void sum_dq(const WideBackwardWork& work, int consumer) {
   RingPlace<1> q;
   RingPlace<Tiling::k_stages> k;
   RingPlace<Tiling::v_stages> v;
-  for (int ticket; (ticket = desk.draw_in_warp()) < work.query_tiles.count(); q.advance()) {
-    const QueryTileWork tile(call.forward, work.query_tiles.at(ticket));
+  for (WorkTile next; desk.draw_in_warp(next); q.advance()) {
+    const QueryTileWork tile(call.forward, next);
     const int first_query = tile.first_query + consumer * 64;
     LogitFactors factors(call.forward, tile.at.head, 1.0f);
     factors.constant += Gradient::exponent_offset;
@@ -766,7 +764,7 @@ __global__ void __launch_bounds__(WideTilingSm90::threads, 1)
       backward_wide::produce_queries<Gradient<Tiling::queries, Alibi>::is_softmax>(work);
     if (threadIdx.x == 32) backward_wide::produce_keys(work);
     if (threadIdx.x == 64) {
-      WideKeysShared().ticket_desk().serve(work.tickets[1], work.key_tiles.count());
+      WideKeysShared().ticket_desk().serve(work.tickets[1], work.key_tiles);
       wait_for_grid_before();  // so that who waits for this grid waits for that one too
     }
   } else {
@@ -810,7 +808,7 @@ __global__ void __launch_bounds__(WideTilingSm90::threads, 1)
     if (threadIdx.x == 0) backward_wide::load_keys_and_values(work);
     if (threadIdx.x == 32) backward_wide::load_queries(work);
     if (threadIdx.x == 64)
-      WideQueriesShared().ticket_desk().serve(work.tickets[0], work.query_tiles.count());
+      WideQueriesShared().ticket_desk().serve(work.tickets[0], work.query_tiles);
   } else {
     take_registers<Tiling::consumer_registers>();
     backward_wide::sum_dq<Gradient, Alibi>(work, warpgroup - 1);

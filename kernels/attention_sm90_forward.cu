@@ -18,6 +18,12 @@ int pairs_in_l2(const AttentionShape& shape) {
                                             int64_t{shape.batch} * shape.heads));
 }
 
+/// At head_dim 64, whether tiles of 256 queries beat those of 192: for short sequences, if they
+/// are fewer (measured: docs/flash_sigmoid.md).
+bool larger_tiles_are_faster(const AttentionShape& shape) {
+  return shape.seq_len <= 512 && ceil_div(shape.seq_len, 256) < ceil_div(shape.seq_len, 192);
+}
+
 template <template <int, bool> typename Weights, typename Tiling, bool Alibi>
 void launch(const AttentionForward& call, cudaStream_t stream) {
   const AttentionShape& shape = call.shape;
@@ -65,11 +71,13 @@ void attention_sm90_forward(const AttentionForward& call, cudaStream_t stream) {
   if (call.shape.batch == 0 || call.shape.seq_len == 0) return;
   switch (call.shape.head_dim) {
     case 64:
-      return launch_tiling<ForwardTilingSm90<64>>(call, stream);
+      return larger_tiles_are_faster(call.shape)
+                 ? launch_tiling<ForwardTilingSm90<64, 4>>(call, stream)
+                 : launch_tiling<ForwardTilingSm90<64, 3>>(call, stream);
     case 128:
-      return launch_tiling<ForwardTilingSm90<128>>(call, stream);
+      return launch_tiling<ForwardTilingSm90<128, 2>>(call, stream);
     case 192:
-      return launch_tiling<ForwardTilingSm90<192>>(call, stream);
+      return launch_tiling<ForwardTilingSm90<192, 2>>(call, stream);
     default:
       reject_head_dim(call.shape.head_dim);
   }

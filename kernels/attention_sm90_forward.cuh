@@ -2,7 +2,7 @@
 // softmax alike.
 //
 // A block has one producer warpgroup, which does nothing but start copies (a warp for queries, a
-// warp for keys and values, and one to draw the next tile), and two or three consumer warpgroups of
+// warp for keys and values, and one to draw the next tile), and two to four consumer warpgroups of
 // 64 queries each. They talk through mbarriers: `full` when a tile has arrived, `empty` when every
 // consumer is done with it. The grid is persistent: tiles of the next piece of work are on their
 // way while this one ends, and its output leaves while the next one is begun.
@@ -39,20 +39,25 @@
 
 namespace sigtrain::kernels {
 
-/// How work is cut, by head dimension: what fits the registers (a consumer thread has head_dim / 2
-/// sums and, for each of two chunks, keys / 2 logits and keys / 4 packed weights) and 227 KiB of
-/// shared memory.
-template <int HeadDim>
+/// How work is cut, by head dimension and number of consumers: what fits the registers (a consumer
+/// thread has head_dim / 2 sums and, for each of two chunks, keys / 2 logits and keys / 4 packed
+/// weights) and 227 KiB of shared memory. With four consumers chunks are half as long: one more
+/// warp a scheduler hides more of what a tile takes to begin and to end, and costs every chunk's
+/// overhead twice.
+template <int HeadDim, int Consumers>
 struct ForwardTilingSm90 {
-  static constexpr int head_dim = HeadDim, consumers = HeadDim == 64 ? 3 : 2, keys = 64;
+  static constexpr int head_dim = HeadDim, consumers = Consumers, keys = consumers == 4 ? 32 : 64;
   /// Chunks of keys that arrive together: what a stage costs is shared by them.
   static constexpr int stage_chunks = HeadDim == 64 ? 2 : 1;
-  static constexpr int stages = HeadDim == 64 ? 4 : HeadDim == 128 ? 5 : 3;
+  static constexpr int stages = HeadDim == 64 ? 256 / keys : HeadDim == 128 ? 5 : 3;
   static constexpr int q_buffers = HeadDim == 192 ? 1 : 2;
   /// Queries as the left operand from registers: less to read from shared memory.
   static constexpr bool q_in_registers = HeadDim == 128;
-  static constexpr int consumer_registers = consumers == 3 ? 160 : 240;
-  static constexpr int producer_registers = consumers == 3 ? 32 : 24;
+  static constexpr int consumer_registers = consumers == 4 ? 112 : consumers == 3 ? 160 : 240;
+  static constexpr int producer_registers = consumers == 2 ? 24 : 32;
+  // All must come from what a block is started with: a consumer that cannot have them waits.
+  static_assert(consumers * consumer_registers + producer_registers <=
+                (consumers + 1) * (65536 / ((consumers + 1) * warpgroup_size) / 8 * 8));
 
   static constexpr int stage_keys = stage_chunks * keys;
   /// Stages between a chunk's keys and its values.
@@ -108,13 +113,13 @@ struct ForwardWork {
 
 namespace forward_sm90 {
 
-/// The first of the 64 queries of a tile that are a consumer's. Three consumers take turns at the
-/// places, from head to head: where a sequence ends there may not be work for all of them. (For two
-/// it gained nothing.)
+/// The first of the 64 queries of a tile that are a consumer's. Three or four consumers take turns
+/// at the places, from head to head: where a sequence ends there may not be work for all of them.
+/// (For two it gained nothing.)
 template <typename Tiling>
 __device__ __forceinline__ int own_first_query(const AttentionShape& shape, const WorkTile& at,
                                                int consumer) {
-  const int turn = Tiling::consumers == 3 ? at.batch * shape.heads + at.head : 0;
+  const int turn = Tiling::consumers > 2 ? at.batch * shape.heads + at.head : 0;
   return at.tile * Tiling::queries + (consumer + turn) % Tiling::consumers * 64;
 }
 
@@ -130,8 +135,7 @@ __device__ void produce_queries(const ForwardWork& work) {
   const ForwardShared<Tiling> shared;
   RingPlace<Tiling::q_buffers> places[Tiling::consumers];
   TicketDesk desk = shared.ticket_desk();
-  for (int ticket; (ticket = desk.draw()) < work.order.count();) {
-    const WorkTile at = work.order.at(ticket);
+  for (WorkTile at; desk.draw(at);) {
 #pragma unroll
     for (int consumer = 0; consumer < Tiling::consumers; ++consumer) {
       const int first_query = own_first_query<Tiling>(work.call.shape, at, consumer);
@@ -155,8 +159,7 @@ __device__ void produce_keys_and_values(const ForwardWork& work) {
   const int group = shape.heads / shape.kv_heads;
   RingPlace<Tiling::stages> place;
   TicketDesk desk = shared.ticket_desk();
-  for (int ticket; (ticket = desk.draw()) < work.order.count();) {
-    const WorkTile at = work.order.at(ticket);
+  for (WorkTile at; desk.draw(at);) {
     const VisibleBand band(shape, work.call.key_lengths, at.batch);
     const Interval chunks =
         band.key_tiles(at.tile * Tiling::queries, Tiling::queries, Tiling::keys);
@@ -256,12 +259,10 @@ __device__ void consume(const ForwardWork& work, int consumer) {
   };
 
   TicketDesk desk = shared.ticket_desk();
-  int ticket = desk.draw_in_warp();
-  WorkTile next{};
-  if (ticket < work.order.count()) next = work.order.at(ticket);
+  WorkTile next;
+  bool has_next = desk.draw_in_warp(next);
   const auto draw_next = [&] {
-    ticket = desk.draw_in_warp();
-    if (ticket < work.order.count()) next = work.order.at(ticket);
+    has_next = desk.draw_in_warp(next);
     compute_here(next.tile);
     compute_here(next.head);
     compute_here(next.batch);
@@ -282,7 +283,7 @@ __device__ void consume(const ForwardWork& work, int consumer) {
     give_back(place.index);
     go_on();
   };
-  while (ticket < work.order.count()) {
+  while (has_next) {
     const WorkTile at = next;
     const VisibleBand band(shape, call.key_lengths, at.batch);
     LogitFactors factors(call, at.head, 1.0f);
@@ -505,7 +506,7 @@ __global__ void __launch_bounds__(Tiling::threads, 1)
     if (threadIdx.x == 0) forward_sm90::produce_keys_and_values<Tiling>(work);
     if (threadIdx.x == 32) forward_sm90::produce_queries<Tiling>(work);
     if (threadIdx.x == 64)
-      ForwardShared<Tiling>().ticket_desk().serve(work.call.tickets, work.order.count());
+      ForwardShared<Tiling>().ticket_desk().serve(work.call.tickets, work.order);
   } else {
     take_registers<Tiling::consumer_registers>();
     forward_sm90::consume<Weights, Tiling, Alibi>(work, warpgroup - 1);

@@ -16,7 +16,10 @@ constexpr int warpgroup_size = 128;
 
 /// Tells the compiler of a value that it is the same in the whole warp, so that what follows from
 /// it goes to the warp's own registers and not to each thread's.
-__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+template <typename Value>
+__device__ __forceinline__ Value uniform(Value x) {
+  return __shfl_sync(0xffffffffu, x, 0);
+}
 
 __device__ __forceinline__ int warpgroup_index() {
   return uniform(static_cast<int>(threadIdx.x) / warpgroup_size);
@@ -140,19 +143,19 @@ __device__ __forceinline__ int load_acquire(const int* from) {
 __device__ __forceinline__ void add_release(int* to, int value) {
   asm volatile("red.release.gpu.global.add.s32 [%0], %1;\n" ::"l"(to), "r"(value) : "memory");
 }
-/// Zero where `reads` is false, without a branch.
-__device__ __forceinline__ uint32_t load_shared_if(bool reads, SharedAddress from) {
-  uint32_t value = 0;
+/// Two words; zeros where `reads` is false, without a branch.
+__device__ __forceinline__ uint2 load_shared_pair_if(bool reads, SharedAddress from) {
+  uint2 words = {0, 0};
   asm volatile(
       "{\n"
       ".reg .pred reads;\n"
-      "setp.ne.s32 reads, %2, 0;\n"
-      "@reads ld.shared.u32 %0, [%1];\n"
+      "setp.ne.s32 reads, %3, 0;\n"
+      "@reads ld.shared.v2.u32 {%0, %1}, [%2];\n"
       "}\n"
-      : "+r"(value)
+      : "+r"(words.x), "+r"(words.y)
       : "r"(from), "r"(static_cast<int>(reads))
       : "memory");
-  return value;
+  return words;
 }
 __device__ __forceinline__ void store_shared_pair(SharedAddress to, float a, float b) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(to), "f"(a), "f"(b) : "memory");

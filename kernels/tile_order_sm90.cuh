@@ -29,24 +29,28 @@ struct TileOrder {
   }
 };
 
-/// Hands out tickets 0, 1, ... to whichever block asks next. One thread of a block draws them; all
+/// Hands out the tiles of an order, one after the other, to whichever block asks next. One thread
+/// of a block draws them, and finds out which they are, so that this is computed once a block; all
 /// roles of the block read each one. `tickets` are two zeros in global memory, which the last block
-/// leaves as zeros.
+/// leaves as zeros. (batch and heads have 16 bits, see check_counts().)
 class TicketDesk {
  public:
   static constexpr int shared_bytes = 24;
 
-  __device__ explicit TicketDesk(SharedAddress at) : full_(at), empty_(at + 8), ticket_(at + 16) {}
+  __device__ explicit TicketDesk(SharedAddress at) : full_(at), empty_(at + 8), drawn_(at + 16) {}
   __device__ void init(int readers) const {
     barrier_init(full_, 1);
     barrier_init(empty_, readers);
   }
 
-  __device__ void serve(int* tickets, int count) {
-    for (int ticket = 0; ticket < count;) {
-      ticket = atomicAdd(tickets, 1);
+  __device__ void serve(int* tickets, const TileOrder& order) {
+    for (bool is_tile = true; is_tile;) {
+      const int ticket = atomicAdd(tickets, 1);
+      is_tile = ticket < order.count();
+      const WorkTile at = is_tile ? order.at(ticket) : WorkTile{-1, 0, 0};
       barrier_wait(empty_, parity_ ^ 1);
-      store_shared(ticket_, static_cast<uint32_t>(ticket));
+      store_shared(drawn_, static_cast<uint32_t>(at.tile));
+      store_shared(drawn_ + 4, static_cast<uint32_t>(at.batch) << 16 | at.head);
       barrier_arrive(full_);
       parity_ ^= 1;
     }
@@ -56,29 +60,35 @@ class TicketDesk {
       tickets[1] = 0;
     }
   }
-  /// The next ticket, for a role of one thread.
-  __device__ int draw() {
+  /// The next tile, for a role of one thread. False if there is none.
+  __device__ bool draw(WorkTile& next) {
     barrier_wait(full_, parity_);
     parity_ ^= 1;
-    const int ticket = static_cast<int>(load_shared(ticket_));
+    const uint2 drawn = load_shared_pair_if(true, drawn_);
     barrier_arrive(empty_);
-    return ticket;
+    return unpack(drawn.x, drawn.y, next);
   }
-  /// The next ticket, for a whole warp as one reader. All lanes wait, so that none can miss a phase
-  /// and the warp stays together, without which ptxas makes every product wait; the first one
-  /// reads.
-  __device__ int draw_in_warp() {
+  /// The next tile, for a whole warp as one reader. False if there is none. All lanes wait, so that
+  /// none can miss a phase and the warp stays together, without which ptxas makes every product
+  /// wait; the first one reads.
+  __device__ bool draw_in_warp(WorkTile& next) {
     barrier_wait(full_, parity_);
     parity_ ^= 1;
-    const int ticket = static_cast<int>(load_shared_if(lane_index() == 0, ticket_));
+    const uint2 drawn = load_shared_pair_if(lane_index() == 0, drawn_);
     __syncwarp();
     if (lane_index() == 0) barrier_arrive(empty_);
-    return uniform(ticket);
+    return unpack(uniform(drawn.x), uniform(drawn.y), next);
   }
 
  private:
-  SharedAddress full_, empty_, ticket_;
+  SharedAddress full_, empty_, drawn_;
   uint32_t parity_ = 0;
+
+  __device__ static bool unpack(uint32_t tile, uint32_t batch_head, WorkTile& next) {
+    next = {static_cast<int>(tile), static_cast<int>(batch_head & 0xffff),
+            static_cast<int>(batch_head >> 16)};
+    return next.tile >= 0;
+  }
 };
 
 }  // namespace sigtrain::kernels

@@ -58,16 +58,23 @@ inline std::vector<AttentionCase> attention_cases(AttentionKind kind, int64_t he
       {"window of one", desc(1, 130, 2, 1, true, 1, 0.5), true, false},
       {"key lengths", desc(4, 290, 2, 2, false, 0, -3.0), false, false, {290, 0, 1, 131}},
       {"everything", desc(3, 385, 4, 2, true, 150, -2.0), true, true, {385, 64, 200}},
-      // Odd and even numbers of chunks of 64 keys, cut within a chunk and between two.
+      // Odd and even numbers of chunks of 64 and of 32 keys, cut within a chunk and between two; in
+      // sequences that Hopper's forward pass cuts into tiles of 256 queries (450) and of 192 (340).
       {"key lengths, every chunk",
        desc(6, 450, 3, 3, false, 0, -3.0),
        false,
        false,
-       {449, 385, 384, 321, 320, 64}},
+       {449, 385, 384, 321, 288, 64}},
+      {"key lengths, every chunk, 340",
+       desc(6, 340, 3, 3, false, 0, -3.0),
+       false,
+       false,
+       {339, 257, 256, 193, 192, 64}},
       {"key lengths, causal", desc(4, 450, 3, 3, true, 0, -3.0), false, false, {450, 200, 131, 70}},
       // Several times as many tiles as a GPU has multiprocessors: blocks that stay go on to a
       // second and third one. The last tiles of sequences have no queries for some consumers.
       {"many tiles", desc(18, 400, 8, 4, true, 0, -3.0), true, false},
+      {"many tiles, 300", desc(18, 300, 8, 4, true, 0, -3.0), true, false},
       {"many short tiles", desc(52, 150, 8, 4, false, 0, -5.0), true, false},
       {"negative scale", desc(1, 150, 2, 2, false, 0, -1.0), false, false},
       {"saturated", desc(1, 200, 1, 1, false, 0, 0.0), false, false},
