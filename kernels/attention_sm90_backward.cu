@@ -43,9 +43,6 @@ template <int HeadDim>
 int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic) {
   const int pairs = shape.batch * shape.kv_heads;
   const int64_t blocks = device_limits().multiprocessors;
-  const auto in_equal_groups = [&](int64_t at_once) {  // so that the last one fills the device too
-    return static_cast<int>(ceil_div(pairs, ceil_div(pairs, at_once)));
-  };
   if (!deterministic) {
     if (!shape.causal) return 1;
     // What tiles of one head share is queries, d_out and sums of dQ: they should stay in L2. But
@@ -53,7 +50,8 @@ int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic
     // with the same queries: long sequences are fastest with eight to a pair. (Without a mask
     // blocks keep in step, and it makes no difference.)
     const int64_t shared = int64_t{8} * shape.seq_len * HeadDim * (shape.heads / shape.kv_heads);
-    return in_equal_groups(std::max<int64_t>((24 << 20) / shared, ceil_div(blocks, 8)));
+    return pairs_of_equal_groups(pairs,
+                                 std::max<int64_t>((24 << 20) / shared, ceil_div(blocks, 8)));
   }
   // Blocks of one pair follow each other through its queries, and each runs later than the one in
   // front of it by what a share takes to arrive, a step or two. While few blocks work on a pair
@@ -62,7 +60,8 @@ int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic
   // blocks begin at their keys' positions and wait there for those in front of them to come by:
   // three at a time were best. (They pass by the same queries shortly after one another, so that
   // the rest of the pair need not be in L2.)
-  return in_equal_groups(ceil_div(blocks, shape.causal ? 3 : std::max(key_tiles / 4, 1)));
+  return pairs_of_equal_groups(pairs,
+                               ceil_div(blocks, shape.causal ? 3 : std::max(key_tiles / 4, 1)));
 }
 
 template <template <int, bool> typename Gradient, int HeadDim, bool Alibi>

@@ -9,13 +9,16 @@
 namespace sigtrain::kernels {
 namespace {
 
-/// Pairs whose keys and values, read again by every tile of queries, leave L2 (50 MB) room enough
-/// for what else passes through it.
-int pairs_in_l2(const AttentionShape& shape) {
+/// How many (sequence, head) pairs share the device at a time. Under a causal mask keys and values,
+/// which are read again by every tile of queries, should stay in L2 (50 MB); but where more than
+/// four blocks read those of one pair they get in each other's way. (Without a mask blocks keep in
+/// step, and it makes no difference.)
+int pairs_at_once(const AttentionShape& shape) {
+  if (!shape.causal) return 1;
   const int64_t bytes = int64_t{4} * shape.seq_len * shape.head_dim;
-  const int64_t kv_pairs = std::max<int64_t>((16 << 20) / bytes, 1);
-  return static_cast<int>(std::min<int64_t>(kv_pairs * (shape.heads / shape.kv_heads),
-                                            int64_t{shape.batch} * shape.heads));
+  const int64_t in_l2 = (32 << 20) / bytes * (shape.heads / shape.kv_heads);
+  return pairs_of_equal_groups(shape.batch * shape.heads,
+                               std::max(in_l2, ceil_div(device_limits().multiprocessors, 4)));
 }
 
 /// At head_dim 64, whether tiles of 256 queries beat those of 192: for short sequences, if they
@@ -34,7 +37,7 @@ void launch(const AttentionForward& call, cudaStream_t stream) {
                heads_map(call.v, shape, shape.kv_heads, Tiling::stage_keys),
                heads_map(call.out, shape, shape.heads, 64)};
   work.order = {static_cast<int>(ceil_div(shape.seq_len, Tiling::queries)), shape.heads,
-                shape.batch * shape.heads, shape.causal ? pairs_in_l2(shape) : 1, false};
+                shape.batch * shape.heads, pairs_at_once(shape), false};
   const auto kernel = &attention_sm90_forward_kernel<Weights, Tiling, Alibi>;
   allow_shared_memory(kernel, Tiling::shared_bytes);
   const int blocks = std::min(device_limits().multiprocessors, work.order.count());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "launch.h"
 #include "ptx_sm90.cuh"
 
 namespace sigtrain::kernels {
@@ -28,6 +29,12 @@ struct TileOrder {
     return {rising ? tile : tiles - 1 - tile, pair % heads, pair / heads};
   }
 };
+
+/// The size of a TileOrder's groups that are as equal as can be, so that the last one fills the
+/// device too, and of at most `at_once` pairs.
+inline int pairs_of_equal_groups(int64_t pairs, int64_t at_once) {
+  return static_cast<int>(ceil_div(pairs, ceil_div(pairs, at_once)));
+}
 
 /// Hands out the tiles of an order, one after the other, to whichever block asks next. One thread
 /// of a block draws them, and finds out which they are, so that this is computed once a block; all
