@@ -47,11 +47,11 @@ int pairs_at_once(const AttentionShape& shape, int key_tiles, bool deterministic
     if (!shape.causal) return 1;
     // What tiles of one head share is queries, d_out and sums of dQ: they should stay in L2. But
     // the more blocks work on a pair, the more of them add to the same sums at a time, as all end
-    // with the same queries: long sequences are fastest with eight to a pair. (Without a mask
-    // blocks keep in step, and it makes no difference.)
+    // with the same queries: long sequences are fastest with eight to a pair, or as many as will
+    // have eight tiles each. (Without a mask blocks keep in step, and it makes no difference.)
     const int64_t shared = int64_t{8} * shape.seq_len * HeadDim * (shape.heads / shape.kv_heads);
-    return pairs_of_equal_groups(pairs,
-                                 std::max<int64_t>((24 << 20) / shared, ceil_div(blocks, 8)));
+    return pairs_of_equal_groups(
+        pairs, std::max((24 << 20) / shared, ceil_div(blocks, std::max(8, key_tiles / 8))));
   }
   // Blocks of one pair follow each other through its queries, and each runs later than the one in
   // front of it by what a share takes to arrive, a step or two. While few blocks work on a pair
