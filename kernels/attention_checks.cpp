@@ -17,7 +17,8 @@ void check_heads(const char* name, const HeadsPointer& heads) {
 }
 
 void check_counts(const AttentionShape& shape) {
-  // Sequences and heads count the grid's z and y. No kernel's tiles are shorter than 32 positions.
+  // Sequences and heads count the grid's z and y, and TicketDesk has 16 bits for each. No kernel's
+  // tiles are shorter than 32 positions.
   constexpr int most = 65535;
   const int64_t tiles = ceil_div(shape.seq_len, 32) * std::min(shape.batch, most + 1) *
                         std::min(shape.heads, most + 1);

@@ -50,6 +50,7 @@ struct BackwardTilingSm90 {
   static constexpr int queries = HeadDim == 64 ? 128 : 64;
   static constexpr int q_stages = 3, d_out_stages = 2, ds_buffers = 2;
   static constexpr int consumer_registers = 240, producer_registers = 24;
+  static_assert(registers_suffice(consumers, consumer_registers, producer_registers));
 
   static constexpr int threads = (consumers + 1) * warpgroup_size;
   static constexpr int panels = HeadDim / 64;

@@ -60,7 +60,7 @@ struct WideTilingSm90 {
   static constexpr int consumers = 2, threads = (consumers + 1) * warpgroup_size;
   // Warps begin with 168 registers a thread, and can only share out again what they began with.
   static constexpr int consumer_registers = 240, producer_registers = 24;
-  static_assert(consumers * consumer_registers + producer_registers <= (consumers + 1) * 168);
+  static_assert(registers_suffice(consumers, consumer_registers, producer_registers));
 };
 
 struct WideKeysTilingSm90 : WideTilingSm90 {

@@ -11,18 +11,19 @@ namespace {
 
 /// How many (sequence, head) pairs share the device at a time. Under a causal mask keys and values,
 /// which are read again by every tile of queries, should stay in L2 (50 MB); but where more than
-/// four blocks read those of one pair they get in each other's way. (Without a mask blocks keep in
-/// step, and it makes no difference.)
+/// four tiles of one head read the same ones at a time they get in each other's way. (Without a
+/// mask blocks keep in step, and it makes no difference. Measured with a key head for every head.)
 int pairs_at_once(const AttentionShape& shape) {
   if (!shape.causal) return 1;
   const int64_t bytes = int64_t{4} * shape.seq_len * shape.head_dim;
-  const int64_t in_l2 = (32 << 20) / bytes * (shape.heads / shape.kv_heads);
+  const int64_t key_heads =
+      std::max((32 << 20) / bytes, ceil_div(device_limits().multiprocessors, 4));
   return pairs_of_equal_groups(shape.batch * shape.heads,
-                               std::max(in_l2, ceil_div(device_limits().multiprocessors, 4)));
+                               key_heads * (shape.heads / shape.kv_heads));
 }
 
 /// At head_dim 64, whether tiles of 256 queries beat those of 192: for short sequences, if they
-/// are fewer (measured: docs/flash_sigmoid.md).
+/// are fewer (measured, for both kinds: docs/flash_sigmoid.md).
 bool larger_tiles_are_faster(const AttentionShape& shape) {
   return shape.seq_len <= 512 && ceil_div(shape.seq_len, 256) < ceil_div(shape.seq_len, 192);
 }

@@ -55,9 +55,7 @@ struct ForwardTilingSm90 {
   static constexpr bool q_in_registers = HeadDim == 128;
   static constexpr int consumer_registers = consumers == 4 ? 112 : consumers == 3 ? 160 : 240;
   static constexpr int producer_registers = consumers == 2 ? 24 : 32;
-  // All must come from what a block is started with: a consumer that cannot have them waits.
-  static_assert(consumers * consumer_registers + producer_registers <=
-                (consumers + 1) * (65536 / ((consumers + 1) * warpgroup_size) / 8 * 8));
+  static_assert(registers_suffice(consumers, consumer_registers, producer_registers));
 
   static constexpr int stage_keys = stage_chunks * keys;
   /// Stages between a chunk's keys and its values.

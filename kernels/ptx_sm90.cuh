@@ -175,8 +175,14 @@ __device__ __forceinline__ void wait_for_grid_before() {
 
 // ---- the block
 
-/// Registers of each thread of this warpgroup from here on. The block's sum must fit what it began
-/// with.
+/// Whether a block of a producer and so many consumer warpgroups is started with as many registers
+/// as they will have in all. Where it is not, a consumer waits for them for ever.
+constexpr bool registers_suffice(int consumers, int of_consumer, int of_producer) {
+  const int groups = consumers + 1;
+  const int of_each = 65536 / (groups * warpgroup_size) / 8 * 8;  // what ptxas gives each thread
+  return consumers * of_consumer + of_producer <= groups * of_each;
+}
+/// Registers of each thread of this warpgroup from here on; see registers_suffice().
 template <int Registers>
 __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(Registers));

@@ -11,9 +11,9 @@ struct WorkTile {
   int tile, head, batch;
 };
 
-/// Tiles of `group` (sequence, head) pairs are worked on together, few enough for what they share
-/// to stay in L2. In a group the tiles come by falling index, or by rising index with `rising`:
-/// under a causal mask the longest first, so that the short ones fill up the end.
+/// Tiles of `group` (sequence, head) pairs are worked on together. In a group the tiles come by
+/// falling index, or by rising index with `rising`: under a causal mask the longest first, so that
+/// the short ones fill up the end.
 struct TileOrder {
   int tiles, heads, pairs, group;
   bool rising;
@@ -30,8 +30,8 @@ struct TileOrder {
   }
 };
 
-/// The size of a TileOrder's groups that are as equal as can be, so that the last one fills the
-/// device too, and of at most `at_once` pairs.
+/// The size of a TileOrder's groups of at most `at_once` pairs, such that the last one is not much
+/// smaller and fills the device too.
 inline int pairs_of_equal_groups(int64_t pairs, int64_t at_once) {
   return static_cast<int>(ceil_div(pairs, ceil_div(pairs, at_once)));
 }

@@ -98,31 +98,38 @@ INSTANTIATE_TEST_SUITE_P(KindsAndHeadDims, AttentionOnGpu,
                          kind_and_head_dim);
 
 TEST_F(GpuTest, AttentionWeightsAreAccurateFromMinus20To20) {
-  // A query of zeros that sees one key: the sum of its weights is sigmoid(bias), in fp32.
+  // Queries that see one key each, and as the scale is 0 the logits are the bias: the sum of the
+  // weights is sigmoid(bias), in fp32. Sequences are short, or of the length that Hopper's kernels
+  // have chunks of 32 keys for.
   // fp32 holds bias * log2(e) to 2^-24 of 28.9, which is what the result is off by, and the special
   // functions add 2^-22 each. Hopper's kernels replace 1 / (1 + e) by a straight line or a parabola
   // where e <= 1/4, which are off by 4.6e-4 at most. The output is that weight times a value: the
   // weight is rounded to bf16 (by Hopper's kernels there twice), and so is the output.
   using kernels::AttentionImpl;
   struct Kernels {
-    int64_t head_dim;
+    int64_t head_dim, seq_len;
     AttentionImpl impl;
     double tolerance;
     int roundings;
   };
-  std::vector<Kernels> all = {{32, AttentionImpl::sm80, 0x1p-18, 2}};
-  if (kernels::device_limits().compute_capability == 90)
+  std::vector<Kernels> all = {{32, 1, AttentionImpl::sm80, 0x1p-18, 2}};
+  if (kernels::device_limits().compute_capability == 90) {
     for (const int64_t head_dim : {64, 128, 192})
-      all.push_back({head_dim, AttentionImpl::sm90, 0x1p-11, 3});
+      all.push_back({head_dim, 1, AttentionImpl::sm90, 0x1p-11, 3});
+    all.push_back({64, 193, AttentionImpl::sm90, 0x1p-11, 3});
+  }
   for (const Kernels& kernels : all) {
     gpu().set_attention_impl(kernels.impl);
     for (double bias = -20.0; bias <= 20.0; bias += 0.25) {
-      SCOPED_TRACE(fmt::format("head_dim {}, bias {}", kernels.head_dim, bias));
+      SCOPED_TRACE(
+          fmt::format("head_dim {}, seq_len {}, bias {}", kernels.head_dim, kernels.seq_len, bias));
       AttentionCase one{
-          "one key", {AttentionKind::sigmoid, 1, 1, 1, 1, kernels.head_dim, 0.0, bias, false, 0}};
+          "one key",
+          {AttentionKind::sigmoid, 1, kernels.seq_len, 1, 1, kernels.head_dim, 0.0, bias, true, 1}};
       AttentionProblem problem(one, 1);
       const AttentionResults got = problem.on_gpu(gpu()), exact = problem.on_cpu();
-      EXPECT_NEAR(got.row_sum[0] / exact.row_sum[0], 1.0, kernels.tolerance);
+      for (size_t i = 0; i < exact.row_sum.size(); ++i)
+        EXPECT_NEAR(got.row_sum[i] / exact.row_sum[i], 1.0, kernels.tolerance);
       for (size_t i = 0; i < exact.out.size(); ++i)
         EXPECT_NEAR(got.out[i], exact.out[i],
                     std::abs(exact.out[i]) * (kernels.tolerance + kernels.roundings * 0x1p-8));
@@ -276,6 +283,31 @@ TEST(AttentionCounts, MoreThanALaunchCountsIsRefused) {
   EXPECT_THROW(kernels::check_counts(shape), Error);
   std::swap(shape.batch, shape.heads);
   EXPECT_THROW(kernels::check_counts(shape), Error);
+}
+
+// Numbers of sequences and of heads that need all 16 bits that Hopper's kernels have for them.
+TEST_F(GpuTest, AttentionOfManySequencesAndOfManyHeads) {
+  constexpr int64_t many = 40000, head_dim = 64;
+  for (const auto& [batch, heads] : {std::pair{many, int64_t{1}}, std::pair{int64_t{1}, many}}) {
+    const AttentionDesc desc{
+        AttentionKind::sigmoid, batch, 1, heads, heads, head_dim, 0.125, 0.0, false, 0};
+    const int64_t width = heads * head_dim;
+    const Operand qkv = normal("qkv", {batch, 3 * width}), out = output("out", {batch, width});
+    for (const Way& way : ways(head_dim)) {
+      SCOPED_TRACE(fmt::format("{} sequences, {} heads, {}", batch, heads, way.name));
+      choose(gpu(), way);
+      run(
+          [&](Ops& ops, const Pick& at) {
+            AttentionInputs in;
+            in.q = {at(qkv), 0, 3 * width};
+            in.k = {at(qkv), width, 3 * width};
+            in.v = {at(qkv), 2 * width, 3 * width};
+            ops.attention_forward(desc, in, {at(out), 0, width}, {}, {});
+          },
+          [&](const Ops& ops) { return ops.attention_forward_workspace(desc); });
+      expect_near(out, rounded(qkv.largest()) + Tolerance{0.0, bf16_roundoff * qkv.largest()});
+    }
+  }
 }
 
 TEST_F(GpuTest, AttentionRejectsOtherHeadDimensions) {
