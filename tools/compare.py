@@ -325,7 +325,7 @@ def summarise(runs, span):
             "best validation": "–" if best is None else
                                f"{validation_loss[best]:.4f} at {validation_steps[best]:,.0f}",
             "difference": "–",
-            f"{unit}/s": count_text(at_the_end(run.series("train", f"{unit}_per_second"))),
+            f"{unit}/s at the end": count_text(at_the_end(run.series("train", f"{unit}_per_second"))),
             "gradient norm": short_text(at_the_end(run.series("train", "grad_norm"))),
         }
         if with_accuracy:

@@ -244,7 +244,7 @@ TEST_F(SpeechLoaderTest, HearsTheStretchOfATalk) {
   const SpeechBatch batch = SpeechLoader(corpus, config_, false).get(0);
   ASSERT_TRUE(batch.damaged.empty());
   const std::vector<float> expected =
-      speech_features({folder_ / "high.wav"}, 1.0, 8000, FilterBank(8000, 20));
+      speech_features({folder_ / "high.wav", 0.0, 0.0, ""}, 1.0, 8000, FilterBank(8000, 20));
   ASSERT_EQ(batch.feature_lengths[0], static_cast<int32_t>(expected.size() / 20));
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.features.begin()));
 }
