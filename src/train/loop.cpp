@@ -146,9 +146,9 @@ class TrainingRun {
       if (is_logged) log_step(shown);
       if (evaluates) log_evaluation(shown);
       if (is_logged) {
-        progress.log(shown, clock_.seconds());
+        progress.log(shown, clock_.seconds(), held_in_all_);
       } else {
-        progress.update(shown, clock_.seconds());
+        progress.update(shown, clock_.seconds(), held_in_all_);
       }
       // While steps are skipped the weights stay as they were: copies of them would only push the
       // checkpoints from before the trouble out of the last checkpoint.keep.
@@ -357,7 +357,7 @@ class TrainingRun {
     // Of tokens the loss says more.
     if (loss.top5) shown.validation_accuracy = loss.accuracy;
     shown.letter_error_rate = loss.letter_error_rate;
-    held_ += interval_.seconds() - before;
+    hold(interval_.seconds() - before);
   }
 
   void save() {
@@ -367,7 +367,12 @@ class TrainingRun {
         save_snapshot(folder_ / "checkpoints", config_, ops_, task_, ranks_, optimizer_, progress_);
     saved_step_ = progress_.step;
     spdlog::info("checkpoint {}", path.string());
-    held_ += interval_.seconds() - before;
+    hold(interval_.seconds() - before);
+  }
+
+  void hold(double seconds) {
+    held_ += seconds;
+    held_in_all_ += seconds;
   }
 
   void restart_interval() {
@@ -402,7 +407,7 @@ class TrainingRun {
   // checkpoints.
   Stopwatch interval_;
   int64_t interval_start_ = 0;
-  double held_ = 0.0;
+  double held_ = 0.0, held_in_all_ = 0.0;  // in this interval, in this process
 };
 
 }  // namespace

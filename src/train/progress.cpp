@@ -105,21 +105,21 @@ std::string progress_bar(const ProgressValues& values, int columns) {
 }
 
 Progress::Progress(int64_t first_step, int64_t total_steps)
-    : total_steps_(total_steps), last_step_(first_step) {}
+    : first_step_(first_step), total_steps_(total_steps), last_step_(first_step) {}
 
 Progress::~Progress() { clear_live_line(); }
 
-ProgressValues Progress::complete(ProgressValues values, double seconds) {
+ProgressValues Progress::complete(ProgressValues values, double seconds, double held) {
   if (values.step > last_step_) {
     // The first step allocates and warms up, so the average begins after it.
     if (last_seconds_) {
       const auto steps = static_cast<double>(values.step - last_step_);
-      const double now = (seconds - *last_seconds_) / steps;
+      const double now = (seconds - held - *last_seconds_) / steps;
       const double weight = seconds_per_step_ ? std::pow(kSmoothing, steps) : 0.0;
       seconds_per_step_ = weight * seconds_per_step_.value_or(0.0) + (1 - weight) * now;
     }
     last_step_ = values.step;
-    last_seconds_ = seconds;
+    last_seconds_ = seconds - held;
   }
   values.total_steps = total_steps_;
   if (values.validation_loss) validation_loss_ = values.validation_loss;
@@ -129,21 +129,24 @@ ProgressValues Progress::complete(ProgressValues values, double seconds) {
   if (values.letter_error_rate) letter_error_rate_ = values.letter_error_rate;
   values.letter_error_rate = letter_error_rate_;
   if (seconds_per_step_) {
-    values.seconds_left = *seconds_per_step_ * static_cast<double>(total_steps_ - values.step);
+    // Evaluations and checkpoints come seldom: on the average, not when one has just been.
+    const double held_per_step = held / static_cast<double>(values.step - first_step_);
+    values.seconds_left =
+        (*seconds_per_step_ + held_per_step) * static_cast<double>(total_steps_ - values.step);
   }
   return values;
 }
 
-void Progress::update(ProgressValues values, double seconds) {
-  values = complete(values, seconds);
+void Progress::update(ProgressValues values, double seconds, double held) {
+  values = complete(values, seconds, held);
   if (!has_live_line()) return;
   if (shown_at_ && seconds - *shown_at_ < kSecondsBetweenRedraws) return;
   shown_at_ = seconds;
   set_live_line(progress_bar(values, terminal_columns() - 1));
 }
 
-void Progress::log(ProgressValues values, double seconds) {
-  log_progress(progress_line(complete(values, seconds)));
+void Progress::log(ProgressValues values, double seconds, double held) {
+  log_progress(progress_line(complete(values, seconds, held)));
 }
 
 }  // namespace sigtrain

@@ -40,19 +40,20 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Call it after every step, with `seconds` since this process began to train. Fills in
-  /// total_steps, the time left and what the last evaluation found; moves the live line, at most
-  /// ten times a second.
-  void update(ProgressValues values, double seconds);
+  /// Call it after every step, with `seconds` since this process began to train, of which `held`
+  /// went into evaluations and checkpoints. Fills in total_steps, the time left and what the last
+  /// evaluation found; moves the live line, at most ten times a second.
+  void update(ProgressValues values, double seconds, double held);
   /// Also writes the line to the log where that is no terminal.
-  void log(ProgressValues values, double seconds);
+  void log(ProgressValues values, double seconds, double held);
 
  private:
-  ProgressValues complete(ProgressValues values, double seconds);
+  ProgressValues complete(ProgressValues values, double seconds, double held);
 
-  int64_t total_steps_;
+  int64_t first_step_, total_steps_;
   int64_t last_step_;
-  std::optional<double> last_seconds_, shown_at_;
+  std::optional<double> last_seconds_;  // of steps alone
+  std::optional<double> shown_at_;
   std::optional<double> seconds_per_step_;  // smoothed
   std::optional<double> validation_loss_, validation_accuracy_, letter_error_rate_;
 };

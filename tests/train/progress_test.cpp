@@ -147,8 +147,8 @@ void train_a_little(const std::string& file) {
   for (int64_t step = 1; step <= 3; ++step) {
     ProgressValues values{.step = step, .loss = 2.0};
     if (step == 1) values.validation_loss = 4.0;
-    progress.update(values, static_cast<double>(step) * 10.0);
-    progress.log(values, static_cast<double>(step) * 10.0);
+    progress.update(values, static_cast<double>(step) * 10.0, 0.0);
+    progress.log(values, static_cast<double>(step) * 10.0, 0.0);
     if (step == 2) spdlog::info("between");
   }
   spdlog::warn("careful");
@@ -176,12 +176,30 @@ TEST(Progress, LiveLineStaysBelowTheLogAndTheFileGetsPlainLines) {
   EXPECT_EQ(log.find('\x1b'), std::string::npos);
 }
 
+TEST(Progress, TimeLeftCountsEvaluationsEvenly) {
+  testing::internal::CaptureStdout();
+  init_log({});
+  Progress progress(100, 110);  // as after a resume
+  // Steps of 10 seconds; after the second one an evaluation of 20, after the fourth a checkpoint.
+  progress.log({.step = 101}, 15.0, 0.0);
+  progress.log({.step = 102}, 45.0, 20.0);
+  progress.log({.step = 103}, 55.0, 20.0);
+  progress.log({.step = 104}, 65.0, 20.0);
+  progress.log({.step = 105}, 80.0, 25.0);
+  const std::string printed = testing::internal::GetCapturedStdout();
+  EXPECT_THAT(printed, HasSubstr("step 101/110\n"));
+  EXPECT_THAT(printed, HasSubstr("step 102/110  ETA 2m 40s\n"));  // 8 (10 + 20 / 2)
+  EXPECT_THAT(printed, HasSubstr("step 103/110  ETA 1m 57s\n"));  // 7 (10 + 20 / 3)
+  EXPECT_THAT(printed, HasSubstr("step 104/110  ETA 1m 30s\n"));  // 6 (10 + 20 / 4)
+  EXPECT_THAT(printed, HasSubstr("step 105/110  ETA 1m 15s\n"));  // 5 (10 + 25 / 5)
+}
+
 TEST(Progress, ARedirectedOutputGetsPlainLines) {
   testing::internal::CaptureStdout();
   init_log({});
   Progress progress(0, 4);
-  progress.update({.step = 1, .loss = 2.0}, 1.0);
-  progress.log({.step = 1, .loss = 2.0}, 1.0);
+  progress.update({.step = 1, .loss = 2.0}, 1.0, 0.0);
+  progress.log({.step = 1, .loss = 2.0}, 1.0, 0.0);
   init_log({.rank = 1, .ranks = 2});
   spdlog::info("other ranks say nothing");
   spdlog::warn("but their warnings");
