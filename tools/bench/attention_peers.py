@@ -53,7 +53,8 @@ def measure(torch, peer, batch, heads, kv_heads, head_dim, seq_len, causal, iter
             "head_dim": head_dim, "seq_len": seq_len, "causal": causal, "fwd_ms": forward,
             "bwd_ms": backward, "fwd_tflops": flops / forward * 1e-9,
             "bwd_tflops": 2.5 * flops / backward * 1e-9,
-            "gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+            "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
+            "cudnn_version": torch.backends.cudnn.version()}
 
 
 def main():

@@ -120,8 +120,10 @@ def main():
         print(f"measured {shape}", file=sys.stderr, flush=True)
     if arguments.json:
         arguments.json.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    print(f"{datetime.date.today()}, {rows[-1]['gpu']}, median of {arguments.iters} calls, "
-          "TFLOP/s\n")
+    versions = next((f", PyTorch {row['torch']}, cuDNN {row['cudnn_version']}" for row in rows
+                     if "torch" in row), "")
+    print(f"{datetime.date.today()}, {rows[-1]['gpu']}{versions}, median of {arguments.iters} "
+          "calls, TFLOP/s\n")
     print(table(rows))
     for row in rows:
         if "error" in row:
