@@ -58,7 +58,6 @@ struct WideTilingSm90 {
   static constexpr int head_dim = 192, panels = head_dim / 64;
   static constexpr int box_panel = 64 * 128, box_bytes = panels * box_panel;
   static constexpr int consumers = 2, threads = (consumers + 1) * warpgroup_size;
-  // Warps begin with 168 registers a thread, and can only share out again what they began with.
   static constexpr int consumer_registers = 240, producer_registers = 24;
   static_assert(registers_suffice(consumers, consumer_registers, producer_registers));
 };
